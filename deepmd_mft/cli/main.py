@@ -1,0 +1,56 @@
+"""Parse the verb of ``dp-mft`` and call its module.
+
+A verb is a module with ``add_arguments(parser)`` and ``run(args) -> int``; it is
+imported only when it is called, so that ``dp-mft doc`` does not wait for scikit-learn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from typing import TYPE_CHECKING
+
+from deepmd_mft.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+VERBS = {
+    "doc": "print the reference of every registered JSON option",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        The command line after ``dp-mft``; ``sys.argv[1:]`` by default.
+
+    Returns
+    -------
+    int
+        The exit status: 0, or 1 after a user's mistake (one message, no traceback).
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    parser = argparse.ArgumentParser(
+        prog="dp-mft",
+        description="Tools around multi-task fine-tuning with DeePMD-kit. "
+        "Training, freezing and testing stay with `dp --pt`.",
+    )
+    subparsers = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    called = next((word for word in argv if not word.startswith("-")), None)
+    for verb, summary in VERBS.items():
+        subparser = subparsers.add_parser(verb, help=summary, description=summary)
+        if verb == called:
+            module = importlib.import_module(f"deepmd_mft.cli.{verb}")
+            module.add_arguments(subparser)
+            subparser.set_defaults(run=module.run)
+    args = parser.parse_args(argv)
+    try:
+        return int(args.run(args))
+    except UserError as error:
+        print(f"dp-mft {args.verb}: {error}", file=sys.stderr)
+        return 1

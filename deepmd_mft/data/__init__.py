@@ -1,0 +1,1 @@
+"""Reading, writing, splitting and checking data sets."""
