@@ -112,5 +112,5 @@ class LmdbWriter(Writer):
 
 
 def _encode(array: np.ndarray) -> dict[str, Any]:
-    array = np.ascontiguousarray(array)
+    array = np.asarray(array, order="C")
     return {"type": str(array.dtype), "shape": list(array.shape), "data": array.tobytes()}
