@@ -45,12 +45,6 @@ def fit_output_statistics(
 ) -> OutputStatistics:
     """Fit the bias and scale of a property head.
 
-    For bias ``element`` the least squares of MFT (arXiv 2601.08486, Eq. 17),
-    ``sum_z N_kz p(z) = y_k`` (sum) or ``N_k y_k`` (mean), around the best single value for all
-    elements: ``p(z) = m + d(z)``, with a small ridge on ``d``. What the data do not determine
-    (elements that are absent, directions that no composition resolves) thus falls back to the
-    value of an average element instead of 0.
-
     Parameters
     ----------
     labels : np.ndarray
@@ -73,59 +67,88 @@ def fit_output_statistics(
     UserError
         If a component has fewer than two different labels.
     """
-    counts = np.asarray(counts, dtype=np.float64)
-    labels = np.asarray(labels, dtype=np.float64).reshape(len(counts), -1)
-    ntypes, task_dim = counts.shape[1], labels.shape[1]
-    bias_out = np.zeros((ntypes, task_dim))
-    scale = np.ones(task_dim)
-    for component in range(task_dim):
-        known = np.isfinite(labels[:, component])
-        y, n = labels[known, component], counts[known]
-        _require_variation(y, property_name, component if task_dim > 1 else None)
-        if bias != "none":
-            bias_out[:, component] = _fit_bias(
-                y, n, readout=readout, per_element=bias == "element"
-            )
-        natoms = n.sum(axis=1)
-        per_atom = natoms if readout == "sum" else np.ones_like(natoms)
-        left = (y - _reduce_bias(bias_out[:, component], n, readout)) / per_atom
-        floor = SCALE_FLOOR * np.std(y / per_atom)
-        scale[component] = max(np.sqrt(np.mean(left**2)), floor)
+    labels, counts = _as_arrays(labels, counts)
+    _require_variation(labels, property_name)
+    bias_out = fit_bias(labels, counts, readout=readout, bias=bias)
+    natoms = counts.sum(axis=1, keepdims=True)
+    per_atom = natoms if readout == "sum" else np.ones_like(natoms)
+    left = (labels - _reduce_bias(bias_out, counts, readout)) / per_atom
+    floor = SCALE_FLOOR * np.nanstd(labels / per_atom, axis=0)
+    scale = np.maximum(np.sqrt(np.nanmean(left**2, axis=0)), floor)
     return OutputStatistics(bias_out, scale, unseen=counts.sum(axis=0) == 0)
 
 
-def _require_variation(y: np.ndarray, property_name: str, component: int | None) -> None:
-    name = f"'{property_name}'" + ("" if component is None else f", component {component}")
-    if len(y) == 0:
-        raise UserError(
-            f"property {name} has no label at all in the training data; "
-            "check property_name and the label files"
+def fit_bias(labels: np.ndarray, counts: np.ndarray, *, readout: str, bias: str) -> np.ndarray:
+    """Fit the constant that is added to every atom's output.
+
+    For bias ``element`` the least squares of MFT (arXiv 2601.08486, Eq. 17),
+    ``sum_z N_kz p(z) = y_k`` (sum) or ``N_k y_k`` (mean), around the best single value for all
+    elements: ``p(z) = m + d(z)``, with a small ridge on ``d``. What the data do not determine
+    (elements that are absent, directions that no composition resolves) thus falls back to the
+    value of an average element instead of 0.
+
+    Parameters
+    ----------
+    labels, counts, readout, bias
+        As for :func:`fit_output_statistics`.
+
+    Returns
+    -------
+    np.ndarray
+        ntypes x task_dim, in the unit of the label.
+    """
+    labels, counts = _as_arrays(labels, counts)
+    bias_out = np.zeros((counts.shape[1], labels.shape[1]))
+    if bias == "none":
+        return bias_out
+    for component, y in enumerate(labels.T):
+        known = np.isfinite(y)
+        bias_out[:, component] = _fit_component(
+            y[known], counts[known], readout=readout, per_element=bias == "element"
         )
-    if len(y) == 1:
-        raise UserError(
-            f"property {name} has one labelled training frame; its scale needs at least two "
-            "frames with different labels"
-        )
-    if np.ptp(y) == 0.0:
-        raise UserError(
-            f"property {name} is {y[0]:.6g} in all {len(y)} labelled training frames: there is "
-            "nothing to learn; check that the label file holds the property"
-        )
+    return bias_out
 
 
-def _fit_bias(y: np.ndarray, n: np.ndarray, *, readout: str, per_element: bool) -> np.ndarray:
+def _as_arrays(labels: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    counts = np.asarray(counts, dtype=np.float64)
+    return np.asarray(labels, dtype=np.float64).reshape(len(counts), -1), counts
+
+
+def _require_variation(labels: np.ndarray, property_name: str) -> None:
+    for component, y in enumerate(labels.T):
+        name = f"'{property_name}'" + (f", component {component}" if labels.shape[1] > 1 else "")
+        known = y[np.isfinite(y)]
+        if len(known) == 0:
+            raise UserError(
+                f"property {name} has no label at all in the training data; "
+                "check property_name and the label files"
+            )
+        if len(known) == 1:
+            raise UserError(
+                f"property {name} has one labelled training frame; its scale needs at least two "
+                "frames with different labels"
+            )
+        if np.ptp(known) == 0.0:
+            raise UserError(
+                f"property {name} is {known[0]:.6g} in all {len(known)} labelled training frames: "
+                "there is nothing to learn; check that the label file holds the property"
+            )
+
+
+def _fit_component(
+    y: np.ndarray, n: np.ndarray, *, readout: str, per_element: bool
+) -> np.ndarray:
     """Return the bias of each type (ntypes) for one component."""
+    natoms = n.sum(axis=1)
     if readout == "max":
         return np.full(n.shape[1], y.mean())
-    natoms = n.sum(axis=1)
-    target = natoms * y if readout == "mean" else y
     if not per_element:
-        single = y.mean() if readout == "mean" else (y / natoms).mean()
-        return np.full(n.shape[1], single)
+        return np.full(n.shape[1], y.mean() if readout == "mean" else (y / natoms).mean())
+    target = natoms * y if readout == "mean" else y
     single = (natoms @ target) / (natoms @ natoms)
     normal = n.T @ n
-    ridge = np.diag(RIDGE * np.diag(normal))
     seen = np.diag(normal) > 0
+    ridge = np.diag(RIDGE * np.diag(normal))
     deviation = np.zeros(n.shape[1])
     deviation[seen] = np.linalg.solve(
         (normal + ridge)[np.ix_(seen, seen)], (n.T @ (target - natoms * single))[seen]
@@ -133,9 +156,9 @@ def _fit_bias(y: np.ndarray, n: np.ndarray, *, readout: str, per_element: bool) 
     return single + deviation
 
 
-def _reduce_bias(bias: np.ndarray, n: np.ndarray, readout: str) -> np.ndarray:
-    """Return what the bias alone predicts for each frame (nframes)."""
+def _reduce_bias(bias: np.ndarray, counts: np.ndarray, readout: str) -> np.ndarray:
+    """Return what the bias alone predicts (nframes x task_dim)."""
     if readout == "sum":
-        return n @ bias
+        return counts @ bias
     # For max every type has the same bias, so the mean is that value.
-    return (n @ bias) / n.sum(axis=1)
+    return (counts @ bias) / counts.sum(axis=1, keepdims=True)

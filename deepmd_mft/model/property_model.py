@@ -19,7 +19,7 @@ from deepmd.utils.path import DPPath
 
 from deepmd_mft.compat import standard_components
 from deepmd_mft.errors import UserError
-from deepmd_mft.model.output_statistics import OutputStatistics, fit_output_statistics
+from deepmd_mft.model.output_statistics import OutputStatistics, fit_bias, fit_output_statistics
 
 log = logging.getLogger(f"deepmd.{__name__}")  # below deepmd's logger, to share its handlers
 
@@ -51,21 +51,21 @@ class MFTPropertyAtomicModel(DPPropertyAtomicModel):
         del stat_file_path
         systems = sample_merged() if callable(sample_merged) else sample_merged
         labels, counts = self._labels_and_counts(systems)
+        net = self.fitting_net
         if bias_adjust_mode == "set-by-statistic":
-            statistics = self._fit(labels, counts)
+            statistics = fit_output_statistics(
+                labels, counts, readout=net.readout, bias=net.bias, property_name=net.var_name
+            )
             self.out_bias[0].copy_(torch.as_tensor(statistics.bias))
             self.out_std[0].copy_(torch.as_tensor(statistics.scale).expand_as(self.out_std[0]))
+            self._report(statistics, labels)
         else:
             predictions = np.concatenate([self._predict(system) for system in systems])
-            statistics = self._fit(labels - predictions, counts)
-            self.out_bias[0].add_(torch.as_tensor(statistics.bias).to(self.out_bias))
-        self._report(statistics, labels)
-
-    def _fit(self, labels: np.ndarray, counts: np.ndarray) -> OutputStatistics:
-        net = self.fitting_net
-        return fit_output_statistics(
-            labels, counts, readout=net.readout, bias=net.bias, property_name=net.var_name
-        )
+            shift = fit_bias(labels - predictions, counts, readout=net.readout, bias=net.bias)
+            self.out_bias[0].add_(torch.as_tensor(shift).to(self.out_bias))
+            log.info(
+                "property %s: bias shifted by at most %.3g", net.var_name, np.abs(shift).max()
+            )
 
     def _labels_and_counts(self, systems: list[dict]) -> tuple[np.ndarray, np.ndarray]:
         """Collect labels (nframes x task_dim, NaN if missing) and counts (nframes x ntypes)."""
@@ -78,7 +78,7 @@ class MFTPropertyAtomicModel(DPPropertyAtomicModel):
             count[:, excluded] = 0
             counts.append(count)
             if name not in system:
-                loaded = [key[5:] for key in system if key.startswith("find_")]
+                loaded = sorted(key[5:] for key in system if key.startswith("find_"))
                 raise UserError(
                     f"the labels of property '{name}' were not loaded (loaded: "
                     f"{', '.join(loaded)}). In training, the loss of this branch must be of type "
