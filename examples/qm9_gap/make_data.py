@@ -45,6 +45,7 @@ BOOM_ID_FRACTION = 0.05
 BOOM_SEED = 42
 TAIL = 5_000  # lowest-density molecules of the train pool, of which valid_tail is drawn
 TRAIN_POOL = 1_024  # molecules kept for training subsets: train is the first --labels
+VIRTUAL_SPACING = 50.0  # Angstrom, between the atoms that fill up a frame
 PAD_PROPERTY = (29,)  # one padded system a subset
 PAD_AUX = (17, 20, 29)  # three, to waste less
 MAX_AMPLITUDE = 0.10  # Angstrom, standard deviation of the displacements
@@ -188,8 +189,10 @@ def write_mixed(
     """Write deepmd/npy mixed systems without a cell.
 
     A frame goes into the narrowest of ``widths`` that holds it, filled up with
-    virtual atoms (type -1, at the origin). One width: the system is ``folder``
-    itself; several: its subfolders, named by the width.
+    virtual atoms (type -1), far from the molecule and from each other: deepmd-kit's
+    neighbour statistics, which see them, would take two at one place for an error.
+    One width: the system is ``folder`` itself; several: its subfolders, named by
+    the width.
     """
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -204,7 +207,8 @@ def write_mixed(
         data.mkdir(parents=True)
         types = np.full((mine.size, width), -1, dtype=np.int8)
         coord = np.zeros((mine.size, width, 3), dtype=np.float32)
-        padded_force = np.zeros_like(coord)
+        coord[:, :, 0] = VIRTUAL_SPACING * np.arange(1, width + 1)
+        padded_force = np.zeros((mine.size, width, 3), dtype=np.float32)
         for row, frame in enumerate(mine):
             n = sizes[frame]
             types[row, :n], coord[row, :n] = frames[frame]
