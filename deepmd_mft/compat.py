@@ -36,7 +36,10 @@ class _AfterImport(importlib.abc.MetaPathFinder):
         self.action = action
 
     def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+        self,
+        fullname: str,
+        path: Sequence[str] | None,  # noqa: ARG002  (the protocol's signature)
+        target: ModuleType | None = None,  # noqa: ARG002
     ) -> ModuleSpec | None:
         """Find the awaited module with the other finders and wrap its loader."""
         if fullname != self.module:
@@ -135,7 +138,7 @@ def check_before_commands(check: Callable[[argparse.Namespace], None]) -> None:
     """
     from deepmd_mft.errors import UserError  # noqa: PLC0415
 
-    entrypoints = importlib.import_module("deepmd.pt.entrypoints.main")
+    entrypoints: Any = importlib.import_module("deepmd.pt.entrypoints.main")
     deepmd_main = entrypoints.main
 
     @functools.wraps(deepmd_main)

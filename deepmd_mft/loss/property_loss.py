@@ -110,8 +110,7 @@ class MFTPropertyLoss(TaskLoss):
             predicted, target, self.loss_func, scale=scale, beta=self.beta, reduction=self.reduction
         )
         more_loss = {
-            name: distance(predicted.detach(), target, name, beta=self.beta)
-            for name in self.metric
+            name: distance(predicted.detach(), target, name, beta=self.beta) for name in self.metric
         }
         return model_pred, loss, more_loss
 

@@ -135,9 +135,7 @@ def _require_variation(labels: np.ndarray, property_name: str) -> None:
             )
 
 
-def _fit_component(
-    y: np.ndarray, n: np.ndarray, *, readout: str, per_element: bool
-) -> np.ndarray:
+def _fit_component(y: np.ndarray, n: np.ndarray, *, readout: str, per_element: bool) -> np.ndarray:
     """Return the bias of each type (ntypes) for one component."""
     natoms = n.sum(axis=1)
     if readout == "max":

@@ -63,9 +63,7 @@ class MFTPropertyAtomicModel(DPPropertyAtomicModel):
             predictions = np.concatenate([self._predict(system) for system in systems])
             shift = fit_bias(labels - predictions, counts, readout=net.readout, bias=net.bias)
             self.out_bias[0].add_(torch.as_tensor(shift).to(self.out_bias))
-            log.info(
-                "property %s: bias shifted by at most %.3g", net.var_name, np.abs(shift).max()
-            )
+            log.info("property %s: bias shifted by at most %.3g", net.var_name, np.abs(shift).max())
 
     def _labels_and_counts(self, systems: list[dict]) -> tuple[np.ndarray, np.ndarray]:
         """Collect labels (nframes x task_dim, NaN if missing) and counts (nframes x ntypes)."""
@@ -221,9 +219,7 @@ class MFTModel(PropertyModel):
         params, min_nbor_dist = super().update_sel(train_data, type_map, local_jdata)
         return {**params, "data_stat_nbatch": ALL_BATCHES}, min_nbor_dist
 
-    def change_out_bias(
-        self, merged: Any, bias_adjust_mode: str = "change-by-statistic"
-    ) -> None:
+    def change_out_bias(self, merged: Any, bias_adjust_mode: str = "change-by-statistic") -> None:
         """Fit or shift bias and scale: :meth:`MFTPropertyAtomicModel.change_out_bias`."""
         self.atomic_model.change_out_bias(merged, bias_adjust_mode=bias_adjust_mode)
 
