@@ -1,0 +1,153 @@
+"""Every touch of names that deepmd-kit does not document as public.
+
+One place to mend when deepmd-kit moves; ``tests/test_compat.py`` fails when one of them does.
+Nothing heavy is imported at the top: ``deepmd_mft.plugin`` loads this module in every
+``import deepmd.pt``.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.abc
+import importlib.util
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Sequence
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
+
+
+# --- importing late ---------------------------------------------------------------------------
+#
+# deepmd-kit imports a plugin before its own model and loss modules, which take seconds to load.
+# Registering needs those modules. A plugin that imported them would slow every `import deepmd.pt`
+# that never builds a model, so each registration waits for the deepmd module it extends.
+
+
+class _AfterImport(importlib.abc.MetaPathFinder):
+    """Call a function once, right after one module has been imported."""
+
+    def __init__(self, module: str, action: Callable[[], object]) -> None:
+        self.module = module
+        self.action = action
+
+    def find_spec(
+        self,
+        fullname: str,
+        path: Sequence[str] | None,  # noqa: ARG002  (the protocol's signature)
+        target: ModuleType | None = None,  # noqa: ARG002
+    ) -> ModuleSpec | None:
+        """Find the awaited module with the other finders and wrap its loader."""
+        if fullname != self.module:
+            return None
+        sys.meta_path.remove(self)  # asked once; the search below must not come back here
+        spec = importlib.util.find_spec(fullname)
+        if spec is None or spec.loader is None:
+            return spec
+        load = spec.loader.exec_module
+
+        def exec_module(module: ModuleType) -> None:
+            load(module)
+            self.action()
+
+        spec.loader.exec_module = exec_module  # type: ignore[method-assign]
+        return spec
+
+
+def after_import(module: str, action: Callable[[], object]) -> None:
+    """Call ``action`` as soon as ``module`` is imported, or now if it already is.
+
+    Parameters
+    ----------
+    module : str
+        The full name of a module.
+    action : callable
+        Called once, without arguments.
+    """
+    if module in sys.modules:
+        action()
+    else:
+        sys.meta_path.insert(0, _AfterImport(module, action))
+
+
+# --- the JSON schema --------------------------------------------------------------------------
+
+
+def native_arguments(plugin: str, name: str) -> list[Any]:
+    """Return deepmd-kit's own dargs arguments of a fitting net or loss.
+
+    Parameters
+    ----------
+    plugin : str
+        ``"fitting"`` or ``"loss"``.
+    name : str
+        The registered type, for instance ``"property"`` or ``"ener"``.
+
+    Returns
+    -------
+    list of dargs.Argument
+        The sub-fields, with their names, defaults and doc strings.
+    """
+    argcheck = importlib.import_module("deepmd.utils.argcheck")
+    return list(getattr(argcheck, f"{plugin}_args_plugin").get_argument(name).sub_fields.values())
+
+
+# --- building a model -------------------------------------------------------------------------
+
+
+def standard_components(model_params: dict[str, Any]) -> tuple[Any, Any]:
+    """Build the descriptor and the fitting net that a branch's JSON describes.
+
+    deepmd-kit's own routine for its ``standard`` models: it fills in the number of types, the
+    type map and the descriptor's width.
+
+    Parameters
+    ----------
+    model_params : dict
+        The normalised JSON of one branch; changed in place.
+
+    Returns
+    -------
+    descriptor, fitting_net : torch.nn.Module
+    """
+    model = importlib.import_module("deepmd.pt.model.model")
+    descriptor, fitting_net, _ = model._get_standard_model_components(  # noqa: SLF001
+        model_params, len(model_params["type_map"])
+    )
+    return descriptor, fitting_net
+
+
+# --- the command line -------------------------------------------------------------------------
+
+
+def check_before_commands(check: Callable[[argparse.Namespace], None]) -> None:
+    """Call ``check`` with the parsed command line before ``dp --pt`` acts on it.
+
+    deepmd-kit has no hook between reading the input and training. ``UserError``, whether from
+    ``check`` or later from a model or loss of this package, ends the command with its message
+    and status 1, without a traceback.
+
+    Parameters
+    ----------
+    check : callable
+        Takes the ``argparse.Namespace`` of ``dp``.
+    """
+    from deepmd_mft.errors import UserError  # noqa: PLC0415
+
+    entrypoints: Any = importlib.import_module("deepmd.pt.entrypoints.main")
+    deepmd_main = entrypoints.main
+
+    @functools.wraps(deepmd_main)
+    def main(args: list[str] | argparse.Namespace | None = None) -> None:
+        try:
+            if args is not None and not isinstance(args, list):
+                check(args)
+            deepmd_main(args)
+        except UserError as error:
+            raise SystemExit(f"deepmd_mft: {error}") from None
+
+    entrypoints.main = main

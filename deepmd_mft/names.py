@@ -1,0 +1,31 @@
+"""The words that JSON options may take, each list in one place."""
+
+READOUTS = ("mean", "sum", "max")
+BIASES = ("element", "mean", "none")
+
+LOSS_FUNCTIONS = ("smooth_mae", "mae", "mse", "rmse", "mape")
+REDUCTIONS = ("mean", "sum")
+METRICS = ("mae", "rmse", "mse", "smooth_mae", "mape")
+
+#: Output names by which `dp test` and `DeepEval` recognise deepmd-kit's own models, and the keys
+#: of its data files: a property of such a name would be taken for something else.
+RESERVED_NAMES = (
+    "energy",
+    "force",
+    "virial",
+    "dos",
+    "dipole",
+    "polar",
+    "polarizability",
+    "global_polar",
+    "wfc",
+    "population",
+    "mask",
+    "coord",
+    "box",
+    "fparam",
+    "aparam",
+    "type",
+    "spin",
+    "hessian",
+)

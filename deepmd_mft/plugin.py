@@ -1,0 +1,27 @@
+"""What deepmd-kit imports: the table of contents of everything this package registers.
+
+===================  ==================  =====================================================
+kind                 JSON ``type``       where
+===================  ==================  =====================================================
+model                ``mft``             :mod:`deepmd_mft.model`
+fitting net          ``mft_property``    :mod:`deepmd_mft.model.property_fitting`
+loss                 ``mft_property``    :mod:`deepmd_mft.loss.property_loss`
+loss                 ``mft_force_field`` :mod:`deepmd_mft.loss.force_field`
+===================  ==================  =====================================================
+
+:mod:`deepmd_mft.schema` holds their JSON options and :mod:`deepmd_mft.preflight` the checks that
+run before ``dp --pt train``. Each line below waits for the deepmd module that it extends, so that
+``import deepmd.pt`` stays as fast as without the plugin.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from importlib import import_module
+
+from deepmd_mft.compat import after_import
+
+after_import("deepmd.utils.argcheck", partial(import_module, "deepmd_mft.schema"))
+after_import("deepmd.pt.model.model", partial(import_module, "deepmd_mft.model"))
+after_import("deepmd.pt.loss", partial(import_module, "deepmd_mft.loss"))
+after_import("deepmd.pt.entrypoints.main", partial(import_module, "deepmd_mft.preflight"))

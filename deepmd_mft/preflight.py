@@ -1,0 +1,402 @@
+"""Checks that run before ``dp --pt train`` starts, on inputs that use this package.
+
+deepmd-kit reads label files when a batch first needs them, so a broken file can stop a run after
+hours, and a missing force label of the auxiliary branch is skipped without a word. Everything that
+can be known from the files is looked at here, before the first step and before anything is
+written. An input without a type of this package is left alone.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from deepmd.common import j_loader
+from deepmd.dpmodel.utils.lmdb_data import is_lmdb
+from deepmd.pt.utils.multi_task import preprocess_shared_params
+from deepmd.utils.data_system import process_systems
+from deepmd.utils.model_branch_dict import get_model_dict
+from deepmd.utils.path import DPPath
+
+from deepmd_mft.compat import check_before_commands
+from deepmd_mft.errors import UserError
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator
+
+log = logging.getLogger(f"deepmd.{__name__}")  # below deepmd's logger, to share its handlers
+
+
+@dataclass(frozen=True)
+class Branch:
+    """One branch of an input: what is trained on which data with which loss.
+
+    Attributes
+    ----------
+    name : str
+        Key in ``model_dict``, or an empty string for a single-task input.
+    model, loss, data : dict
+        Its parts of the JSON, shared entries filled in.
+    """
+
+    name: str
+    model: dict[str, Any]
+    loss: dict[str, Any]
+    data: dict[str, Any]
+
+    @property
+    def where(self) -> str:
+        """How messages call the branch."""
+        return f"branch '{self.name}'" if self.name else "the model"
+
+    @property
+    def fitting_net(self) -> dict[str, Any]:
+        """The fitting net's part of the JSON."""
+        return self.model.get("fitting_net") or {}
+
+    @property
+    def is_mft_head(self) -> bool:
+        """Whether the head is one of this package's."""
+        return str(self.fitting_net.get("type", "")).startswith("mft_")
+
+    @property
+    def is_mft_loss(self) -> bool:
+        """Whether the loss is one of this package's."""
+        return str(self.loss.get("type", "")).startswith("mft_")
+
+
+def check_command(args: argparse.Namespace) -> None:
+    """Check the input of ``dp --pt train``; other commands pass.
+
+    Parameters
+    ----------
+    args : argparse.Namespace
+        The parsed command line of ``dp``.
+
+    Raises
+    ------
+    UserError
+        With the file, key, branch or element, and what to do.
+    """
+    if getattr(args, "command", None) != "train":
+        return
+    config = j_loader(args.INPUT)
+    branches = read_branches(config)
+    if not any(b.is_mft_head or b.is_mft_loss or b.model.get("type") == "mft" for b in branches):
+        return
+    check_branches(branches)
+    for option in ("finetune", "init_model", "restart"):
+        path = getattr(args, option, None)
+        if path:
+            check_checkpoint(Path(path), branches, finetune=option == "finetune")
+    for branch in branches:
+        check_data(branch)
+    if args.skip_neighbor_stat:
+        log.warning(
+            "--skip-neighbor-stat: the bias and scale of a new property head come from "
+            "model/data_stat_nbatch (default 10) batches of each system, not from the whole "
+            "training set; set data_stat_nbatch of the branch to a large number to see all of it"
+        )
+
+
+# --- the input --------------------------------------------------------------------------------
+
+
+def read_branches(config: dict[str, Any]) -> list[Branch]:
+    """List the branches of an input; a single-task input has one without a name.
+
+    Parameters
+    ----------
+    config : dict
+        The JSON as the user wrote it.
+
+    Returns
+    -------
+    list of Branch
+
+    Raises
+    ------
+    UserError
+        If a branch lacks its loss or data.
+    """
+    model, training = config.get("model", {}), config.get("training", {})
+    if "model_dict" not in model:
+        return [Branch("", model, config.get("loss", {}), training)]
+    try:
+        model, _ = preprocess_shared_params(copy.deepcopy(model))
+    except AssertionError as error:
+        raise UserError(f"model: {error}") from None
+    branches = []
+    for name, branch in model["model_dict"].items():
+        for section, parent in (("loss_dict", config), ("data_dict", training)):
+            if name not in parent.get(section, {}):
+                raise UserError(
+                    f"branch '{name}' of model/model_dict has no entry in {section} "
+                    f"(there: {', '.join(parent.get(section, {})) or 'nothing'}); add one"
+                )
+        branches.append(
+            Branch(name, branch, config["loss_dict"][name], training["data_dict"][name])
+        )
+    return branches
+
+
+def check_branches(branches: list[Branch]) -> None:
+    """Check that model type, head and loss of every branch belong together."""
+    for branch in branches:
+        model_type = branch.model.get("type", "standard")
+        head, loss = branch.fitting_net.get("type", "ener"), branch.loss.get("type", "ener")
+        if branch.is_mft_head and model_type != "mft":
+            raise UserError(
+                f'{branch.where}: fitting_net type "{head}" needs "type": "mft" beside the '
+                f'fitting_net (it is "{model_type}")'
+            )
+        if branch.is_mft_head and loss not in ("mft_property", "property"):
+            raise UserError(
+                f'{branch.where}: fitting_net type "{head}" needs a loss of type "mft_property" '
+                f'(it is "{loss}")'
+            )
+        if loss == "mft_property":
+            _check_same_property(branch)
+        if loss == "mft_force_field" and head not in ("ener", "direct_force_ener", "dpa4_ener"):
+            raise UserError(
+                f'{branch.where}: a loss of type "mft_force_field" belongs to an energy fitting '
+                f'net ("ener"), this one is "{head}"'
+            )
+    dims = {branch.name: branch.fitting_net.get("dim_case_embd", 0) for branch in branches}
+    if len(set(dims.values())) > 1:
+        listed = ", ".join(f"{name}: {dim}" for name, dim in dims.items())
+        raise UserError(
+            f"dim_case_embd must be equal in the fitting nets of all branches ({listed}). A "
+            "branch taken from a checkpoint fixes it: set the others to the checkpoint's value "
+            "(31 for DPA-3.1-3M)"
+        )
+
+
+def _check_same_property(branch: Branch) -> None:
+    for key, default in (("property_name", None), ("task_dim", 1)):
+        in_head, in_loss = branch.fitting_net.get(key, default), branch.loss.get(key, default)
+        if in_head is not None and in_loss is not None and in_head != in_loss:
+            raise UserError(
+                f"{branch.where}: {key} is {in_head!r} in the fitting_net and {in_loss!r} in the "
+                "loss; make them equal"
+            )
+
+
+# --- the checkpoint ---------------------------------------------------------------------------
+
+
+def check_checkpoint(path: Path, branches: list[Branch], *, finetune: bool) -> None:
+    """Check that a checkpoint can be read and has the heads that the input asks for.
+
+    Parameters
+    ----------
+    path : Path
+        As given on the command line; deepmd-kit adds ``.pt`` for ``--restart`` and
+        ``--init-model``.
+    branches : list of Branch
+        The branches of the input.
+    finetune : bool
+        Whether heads are chosen by ``finetune_head``.
+    """
+    if not path.is_file() and not finetune:
+        path = path.with_name(path.name + ".pt")
+    model_params = read_model_params(path)
+    if not finetune:
+        return
+    pretrained = model_params.get("model_dict", {"Default": model_params})
+    names = get_model_dict(pretrained)[0] if "model_dict" in model_params else {"Default": ""}
+    for branch in branches:
+        head = branch.model.get("finetune_head", branch.name if branch.name in names else "RANDOM")
+        if head == "RANDOM":
+            continue
+        if head not in names:
+            raise UserError(
+                f"{branch.where}: finetune_head '{head}' is not in {path}; it has "
+                f"{', '.join(pretrained)}. Choose one of them, or RANDOM for a new head"
+            )
+        source = pretrained.get(names[head] or head, pretrained.get(head, {}))
+        _check_same_case_embedding(branch, head, source, path)
+
+
+def _check_same_case_embedding(
+    branch: Branch, head: str, source: dict[str, Any], path: Path
+) -> None:
+    dim = branch.fitting_net.get("dim_case_embd", 0)
+    dim_source = source.get("fitting_net", {}).get("dim_case_embd", 0)
+    if dim != dim_source:
+        raise UserError(
+            f"{branch.where}: dim_case_embd is {dim}, but {dim_source} in head '{head}' of {path}; "
+            f"set it to {dim_source} in the fitting nets of all branches"
+        )
+
+
+def read_model_params(path: Path) -> dict[str, Any]:
+    """Return the model JSON that a checkpoint was trained with.
+
+    Parameters
+    ----------
+    path : Path
+        A ``.pt`` checkpoint of ``dp --pt train``.
+
+    Returns
+    -------
+    dict
+
+    Raises
+    ------
+    UserError
+        If there is no such file, or it is truncated or something else than a checkpoint.
+    """
+    if not path.is_file():
+        raise UserError(f"checkpoint {path} does not exist")
+    if not zipfile.is_zipfile(path):
+        raise UserError(
+            f"{path} is not a complete checkpoint ({path.stat().st_size} bytes, no zip archive as "
+            "torch.save writes it): it was cut off while copying or downloading, or is another "
+            "kind of file; fetch it again"
+        )
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        state = state.get("model", state)
+        return dict(state["_extra_state"]["model_params"])
+    except Exception as error:  # noqa: BLE001  (torch raises many kinds on a foreign file)
+        raise UserError(
+            f"{path} is not a checkpoint of `dp --pt train` ({type(error).__name__}); frozen .pth "
+            "models and checkpoints of other programs cannot be fine-tuned"
+        ) from None
+
+
+# --- the data ---------------------------------------------------------------------------------
+
+
+def check_data(branch: Branch) -> None:
+    """Check elements and labels of a branch's training and validation systems.
+
+    Systems in LMDB are checked by deepmd-kit as it reads them.
+    """
+    type_map = branch.model.get("type_map", [])
+    for section in ("training_data", "validation_data"):
+        part = branch.data.get(section)
+        if not part or "systems" not in part:
+            continue
+        for system in list_systems(part, branch, section):
+            _check_elements(system, type_map, branch)
+            if branch.is_mft_head:
+                name = branch.fitting_net["property_name"]
+                task_dim = branch.fitting_net.get("task_dim", 1)
+                for folder in _sets_with(system, name, branch):
+                    check_label(folder, name, task_dim)
+            elif branch.loss.get("type") == "mft_force_field":
+                for label in _weighted_labels(branch.loss):
+                    for folder in _sets_with(system, label, branch):
+                        check_label(folder, label, None)
+
+
+def list_systems(part: dict[str, Any], branch: Branch, section: str) -> list[str]:
+    """Expand ``systems`` as deepmd-kit does; empty for LMDB."""
+    systems = part["systems"]
+    if isinstance(systems, str) and Path(systems).exists() and is_lmdb(systems):
+        return []
+    try:
+        found = process_systems(systems, patterns=part.get("rglob_patterns"))
+    except (OSError, RuntimeError, ValueError) as error:
+        raise UserError(f"{branch.where}, {section}/systems: {error}") from None
+    if not found:
+        raise UserError(
+            f"{branch.where}: no system found in {section}/systems = {systems!r} (a system is a "
+            f"folder with type.raw); paths are relative to {Path.cwd()}"
+        )
+    return found
+
+
+def _sets_with(system: str, label: str, branch: Branch) -> Iterator[DPPath]:
+    """Yield the sets of a system, each of which must have the label."""
+    sets = sorted(DPPath(system).glob("set.*"), key=str)
+    if not sets:
+        raise UserError(f"{branch.where}: {system} has no set.* folder, so no frames; remove it")
+    for folder in sets:
+        path = folder / f"{label}.npy"
+        if not path.is_file():
+            there = sorted(Path(str(p)).stem for p in folder.glob("*.npy"))
+            raise UserError(
+                f"{branch.where}: {path} does not exist, but the loss needs {label} (the set has "
+                f"{', '.join(there)}). Write it, or remove the system from the input"
+            )
+        yield folder
+
+
+def _weighted_labels(loss: dict[str, Any]) -> list[str]:
+    """Return the labels that the prefactors of an energy loss weigh."""
+    return [
+        label
+        for label, key in (("energy", "e"), ("force", "f"))
+        if loss.get(f"start_pref_{key}", 0) and loss.get(f"limit_pref_{key}", 0)
+    ]
+
+
+def check_label(folder: DPPath, label: str, task_dim: int | None) -> None:
+    """Check the shape and the values of one label file.
+
+    Parameters
+    ----------
+    folder : DPPath
+        A set; its ``coord.npy`` tells the number of frames.
+    label : str
+        Name of the label.
+    task_dim : int, optional
+        Columns that it must have; any number if None.
+
+    Raises
+    ------
+    UserError
+        If the file cannot be read, has another shape, or has NaN or inf.
+    """
+    path = folder / f"{label}.npy"
+    try:
+        values = np.asarray(path.load_numpy())
+        nframes = len((folder / "coord.npy").load_numpy())
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"{path} cannot be read ({error}); write it again") from None
+    values = values.reshape(len(values), -1) if values.ndim else values.reshape(1, 1)
+    if len(values) != nframes:
+        raise UserError(
+            f"{path} has {len(values)} rows, but the set has {nframes} frames (coord.npy); one row "
+            "a frame is needed"
+        )
+    if task_dim is not None and values.shape[1] != task_dim:
+        raise UserError(
+            f"{path} has {values.shape[1]} column(s), but task_dim is {task_dim}; make task_dim of "
+            "fitting_net and loss equal to the columns of the file"
+        )
+    bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
+    if len(bad):
+        rows = ", ".join(map(str, bad[:10])) + (", ..." if len(bad) > 10 else "")
+        raise UserError(
+            f"{path} has NaN or inf in {len(bad)} of {nframes} rows (row {rows}, counted from 0); "
+            "remove these frames or mend their labels"
+        )
+
+
+def _check_elements(system: str, type_map: list[str], branch: Branch) -> None:
+    path = DPPath(system) / "type_map.raw"
+    if not type_map or not path.is_file():
+        return
+    elements = [str(name) for name in path.load_txt(dtype=str, ndmin=1)]
+    missing = [element for element in elements if element not in type_map]
+    if missing:
+        raise UserError(
+            f"{branch.where}: {path} lists {', '.join(missing)}, which type_map of the model does "
+            f"not have ({', '.join(type_map[:20])}{', ...' if len(type_map) > 20 else ''}). Add "
+            "them to type_map (deepmd-kit extends a pretrained model to new elements), or remove "
+            "them from the data"
+        )
+
+
+check_before_commands(check_command)

@@ -1,0 +1,85 @@
+"""Fails when deepmd-kit moves what deepmd_mft.compat and the registrations rely on."""
+
+import inspect
+import subprocess
+import sys
+
+import pytest
+from deepmd.pt.entrypoints import main as entrypoints
+from deepmd.pt.loss.loss import TaskLoss
+from deepmd.pt.model.model import BaseModel, PropertyModel
+from deepmd.pt.model.task.fitting import Fitting
+from deepmd.utils.argcheck import loss_args_plugin, model_args_plugin
+
+from deepmd_mft import compat
+
+
+def run_python(code):
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+def test_everything_is_registered():
+    assert BaseModel.get_class_by_type("mft").__name__ == "MFTModel"
+    assert Fitting.get_class_by_type("mft_property").__name__ == "MFTPropertyFittingNet"
+    assert TaskLoss.get_class_by_type("mft_property").__name__ == "MFTPropertyLoss"
+    assert TaskLoss.get_class_by_type("mft_force_field").__name__ == "MFTForceFieldLoss"
+    for name in ("mft_property", "mft_force_field"):
+        assert loss_args_plugin.get_argument(name).name == name
+    assert model_args_plugin.get_argument("mft").name == "mft"
+
+
+def test_importing_deepmd_imports_no_model():
+    code = "import sys, deepmd.pt; print(*[m for m in sys.modules if m.startswith('deepmd')])"
+    modules = run_python(code)
+    assert "deepmd_mft.plugin" in modules
+    assert not {"deepmd_mft.model", "deepmd_mft.loss", "deepmd_mft.schema"} & set(modules)
+
+
+@pytest.mark.parametrize(
+    ("module", "ours"),
+    [
+        ("deepmd.utils.argcheck", "deepmd_mft.schema"),
+        ("deepmd.pt.model.model", "deepmd_mft.model"),
+        ("deepmd.pt.loss", "deepmd_mft.loss"),
+        ("deepmd.pt.entrypoints.main", "deepmd_mft.preflight"),
+    ],
+)
+def test_each_part_comes_with_the_module_it_extends(module, ours):
+    code = f"import sys, deepmd.pt, {module}; print('{ours}' in sys.modules)"
+    assert run_python(code) == ["True"]
+
+
+def test_plugin_pulls_in_nothing_heavy():
+    code = (
+        "import sys, deepmd.pt; before = set(sys.modules)\n"
+        "import deepmd_mft.model, deepmd_mft.loss, deepmd_mft.preflight\n"
+        "print(*[m for m in ('sklearn', 'matplotlib', 'dpdata', 'ase', 'pandas', 'ot') "
+        "if m in sys.modules])"
+    )
+    assert run_python(code) == []
+
+
+def test_after_import_acts_at_once_if_the_module_is_there():
+    seen = []
+    compat.after_import("sys", lambda: seen.append("now"))
+    assert seen == ["now"]
+
+
+def test_native_arguments_have_what_the_schema_relies_on():
+    names = {arg.name for arg in compat.native_arguments("fitting", "property")}
+    assert {"property_name", "task_dim", "intensive", "distinguish_types", "neuron"} <= names
+    names = {arg.name for arg in compat.native_arguments("loss", "ener")}
+    assert {"start_pref_e", "limit_pref_e", "start_pref_f", "limit_pref_f"} <= names
+
+
+def test_main_is_wrapped_and_keeps_its_signature():
+    assert entrypoints.main.__wrapped__ is not None
+    assert "args" in inspect.signature(entrypoints.main).parameters
+
+
+def test_methods_that_are_overridden_exist():
+    for name in ("change_out_bias", "forward_common", "forward_common_lower", "update_sel"):
+        assert hasattr(PropertyModel, name)
+    assert "model_params" in inspect.signature(BaseModel.get_model).parameters
