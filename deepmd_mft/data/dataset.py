@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -262,11 +263,7 @@ class LmdbSet(DataSet):
     kind = "lmdb"
 
     def __init__(self, path: Path) -> None:
-        try:
-            self._env = lmdb.open(str(path), readonly=True, lock=False)
-        except lmdb.Error as error:
-            raise UserError(f"{path} cannot be opened as LMDB ({error})") from error
-        with self._env.begin() as transaction:
+        with _reading(path) as transaction:
             raw = transaction.get(b"__metadata__")
         if raw is None:
             raise UserError(f"{path} is not a deepmd-kit LMDB (no __metadata__)")
@@ -281,7 +278,7 @@ class LmdbSet(DataSet):
         return bytes(transaction.get(key.encode()))
 
     def _records(self) -> Iterator[dict[str, Any]]:
-        with self._env.begin() as transaction:
+        with _reading(self.path) as transaction:
             for row in range(len(self)):
                 yield msgpack.unpackb(self._raw(transaction, row), raw=False)
 
@@ -313,7 +310,7 @@ class LmdbSet(DataSet):
         nlocs = np.array(self._meta["frame_nlocs"], dtype=np.int32)[self.rows.frames[chosen]]
         env = lmdb.open(str(out), map_size=2**40, sync=False)
         try:
-            with self._env.begin() as source, env.begin(write=True) as target:
+            with _reading(self.path) as source, env.begin(write=True) as target:
                 for i, row in enumerate(chosen.tolist()):
                     target.put(format(i, "012d").encode(), self._raw(source, row))
                 target.put(b"__metadata__", metadata(self._meta["type_map"], nlocs))
@@ -323,6 +320,20 @@ class LmdbSet(DataSet):
         (out / "lock.mdb").unlink(missing_ok=True)
         places = {row: ("", i) for i, row in enumerate(chosen.tolist())}
         self._finish_part(chosen, out, places)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[lmdb.Transaction]:
+    """Open an LMDB for a moment: a process may have it open only once."""
+    try:
+        env = lmdb.open(str(path), readonly=True, lock=False)
+    except lmdb.Error as error:
+        raise UserError(f"{path} cannot be opened as LMDB ({error})") from error
+    try:
+        with env.begin() as transaction:
+            yield transaction
+    finally:
+        env.close()
 
 
 def _decode(encoded: Any) -> np.ndarray:
@@ -347,14 +358,10 @@ def folder_checksum(folder: Path) -> str:
     """
     digest = hashlib.sha256()
     if (folder / "data.mdb").is_file():
-        env = lmdb.open(str(folder), readonly=True, lock=False)
-        try:
-            with env.begin() as transaction:
-                for key, value in transaction.cursor():
-                    digest.update(key)
-                    digest.update(value)
-        finally:
-            env.close()
+        with _reading(folder) as transaction:
+            for key, value in transaction.cursor():
+                digest.update(key)
+                digest.update(value)
         return digest.hexdigest()
     for path in sorted(folder.rglob("*")):
         if path.suffix in {".npy", ".raw"} or path.name == "nopbc":

@@ -60,7 +60,7 @@ def staged_folder(out: Path, *, overwrite: bool = False) -> Iterator[Path]:
     except OSError as error:
         if error.errno in _FULL:
             raise UserError(f"the disk is full while writing {out}; nothing was kept") from error
-        if isinstance(error, PermissionError):
+        if isinstance(error, PermissionError) or error.errno == errno.EROFS:
             raise UserError(f"no permission to write {error.filename or out}") from error
         raise
     except (lmdb.MapFullError, lmdb.DiskError) as error:

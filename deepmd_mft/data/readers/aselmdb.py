@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["read_aselmdb"]
 
+_NEEDED = ("numbers", "positions", "cell", "pbc")
 _RESERVED = {b"nextid", b"metadata", b"deleted_ids"}
 
 
@@ -45,13 +46,23 @@ def read_aselmdb(path: Path, options: ReadOptions) -> Source:
 
 
 def _open(path: Path) -> lmdb.Environment:
+    reason: object
     try:
-        return lmdb.open(str(path), subdir=False, readonly=True, lock=False, readahead=True)
+        environment = lmdb.open(str(path), subdir=False, readonly=True, lock=False)
     except lmdb.Error as error:
-        raise UserError(
-            f"{path} cannot be opened as LMDB ({error}); an interrupted download leaves such "
-            "a file: fetch it again"
-        ) from error
+        reason = error
+    else:
+        pages = environment.info()["last_pgno"] + 1
+        size, needed = path.stat().st_size, pages * environment.stat()["psize"]
+        if size >= needed:
+            return environment
+        # Reading beyond the end of a mapped file would kill the process (SIGBUS).
+        environment.close()
+        reason = f"{size:,} of {needed:,} bytes are there"
+    raise UserError(
+        f"{path} cannot be opened as LMDB ({reason}); an interrupted download leaves such "
+        "a file: fetch it again"
+    )
 
 
 def _frames(files: list[Path], reader: AtomsReader) -> Iterator[Frames]:
@@ -79,6 +90,9 @@ def _row(record: bytes, place: str, reader: AtomsReader) -> Frames:
     from ase.io.jsonio import object_hook  # noqa: PLC0415
 
     content: dict[str, Any] = json.loads(zlib.decompress(record), object_hook=object_hook)
+    missing = [name for name in _NEEDED if name not in content]
+    if missing:
+        raise UserError(f"{place}: no {missing[0]!r}; is this an ASE-LMDB of atoms?")
     content["id"] = place
     for name in ("positions", "cell", "pbc", "forces", "stress"):
         if content.get(name) is not None:
