@@ -54,11 +54,7 @@ def run(args: argparse.Namespace) -> int:
     taken = vars(args)
     options = ReadOptions(
         properties=[PropertySpec.parse(text) for text in args.properties],
-        **{
-            name: taken[name]
-            for name in ReadOptions.__dataclass_fields__
-            if name != "properties"
-        },
+        **{name: taken[name] for name in ReadOptions.__dataclass_fields__ if name != "properties"},
     )
     source = open_source(args.source, args.kind, options)
     summary = convert(

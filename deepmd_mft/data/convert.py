@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
 from deepmd_mft.data.check import check_frames
-from deepmd_mft.data.frames import Skipped
+from deepmd_mft.data.checksums import file_checksum
+from deepmd_mft.data.frames import Frames, Skipped
 from deepmd_mft.data.summary import Summary
 from deepmd_mft.data.writers import open_writer
 from deepmd_mft.errors import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from deepmd_mft.data.frames import Source
@@ -65,55 +66,56 @@ def convert(
         What was written and what was skipped; also in ``dataset.json``.
     """
     summary = Summary(source.units)
-    seen = 0
-
-    def skip(skipped: Skipped) -> None:
-        if strict:
-            raise UserError(f"{skipped.id}: {skipped.reason} (--strict stops at the first)")
-        summary.skip(skipped)
-
-    writer = open_writer(out, type_map=type_map, overwrite=overwrite)
     total = source.total if limit is None else limit
     with (
-        writer,
+        open_writer(out, type_map=type_map, overwrite=overwrite) as writer,
         tqdm(total=total, unit=" structures", disable=not progress, mininterval=0.5) as bar,
     ):
-        for item in source.frames:
-            if isinstance(item, Skipped):
-                skip(item)
-                seen += 1
-            else:
-                frames, bad = check_frames(item, allow_nan=keep_nan)
-                for skipped in bad:
-                    skip(skipped)
-                position = {name: seen + i for i, name in enumerate(item.ids)}
-                seen += len(item)
-                kind = "molecular" if frames.cells is None else "periodic"
-                if only in ("all", kind):
-                    if len(frames):
-                        writer.add(frames, [position[name] for name in frames.ids])
-                        summary.add(frames)
-                else:
-                    for name in frames.ids:
-                        summary.skip(Skipped(name, f"{kind}, and --only {only} was asked for"))
-            bar.update(seen - bar.n)
-            if limit is not None and seen >= limit:
-                break
+        for item, first in _positions(source, limit):
+            good, bad = _sift(item, only=only, keep_nan=keep_nan)
+            for skipped in bad:
+                if strict:
+                    raise UserError(f"{skipped.id}: {skipped.reason} (--strict stops at the first)")
+                summary.skip(skipped)
+            if good is not None and len(good) and isinstance(item, Frames):
+                position = {name: first + i for i, name in enumerate(item.ids)}
+                writer.add(good, [position[name] for name in good.ids])
+                summary.add(good)
+            bar.update(first - bar.n)
         if not summary.structures:
-            raise UserError(
-                "no structure was left to write:\n" + summary.text()
-                if seen
-                else f"no structure found in {', '.join(str(f) for f in source.files)}"
-            )
-        writer.finish(_record(source, summary, seen))
+            files = ", ".join(str(path) for path in source.files)
+            raise UserError(f"no structure was left to write of {files}:\n{summary.text()}")
+        writer.finish(_record(source, summary))
     return summary
 
 
-def _record(source: Source, summary: Summary, seen: int) -> dict[str, Any]:
+def _positions(source: Source, limit: int | None) -> Iterator[tuple[Frames | Skipped, int]]:
+    """Yield what the source has, with its (first) row there."""
+    seen = 0
+    for item in source.frames:
+        if limit is not None and seen >= limit:
+            return
+        yield item, seen
+        seen += len(item) if isinstance(item, Frames) else 1
+
+
+def _sift(
+    item: Frames | Skipped, *, only: str, keep_nan: bool
+) -> tuple[Frames | None, list[Skipped]]:
+    """Divide into what is written and what is not."""
+    if isinstance(item, Skipped):
+        return None, [item]
+    kind = "molecular" if item.cells is None else "periodic"
+    if only not in ("all", kind):
+        reason = f"{kind}, and --only {only} was asked for"
+        return None, [Skipped(name, reason) for name in item.ids]
+    return check_frames(item, allow_nan=keep_nan)
+
+
+def _record(source: Source, summary: Summary) -> dict[str, Any]:
     return {
         "reader": source.name,
         "files": [file_record(path) for path in source.files],
-        "source_rows": seen,
         "notes": source.notes,
         "units": {name: summary.units.get(name, "") for name in summary.labels},
         "summary": summary.as_dict(),
@@ -125,6 +127,5 @@ def file_record(path: Path) -> dict[str, Any]:
     size = path.stat().st_size
     record: dict[str, Any] = {"path": str(path.resolve()), "bytes": size}
     if path.is_file() and size <= _HASH_UP_TO:
-        with path.open("rb") as handle:
-            record["sha256"] = hashlib.file_digest(handle, "sha256").hexdigest()
+        record["sha256"] = file_checksum(path)
     return record

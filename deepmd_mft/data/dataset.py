@@ -12,13 +12,13 @@ import hashlib
 import json
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lmdb
 import msgpack
 import numpy as np
 
+from deepmd_mft.data.checksums import file_checksum
 from deepmd_mft.data.frames import atomic_number
 from deepmd_mft.data.writers.base import ROW_FIELDS
 from deepmd_mft.data.writers.lmdb import DISK_NAMES, metadata
@@ -26,6 +26,7 @@ from deepmd_mft.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 __all__ = ["DataSet", "Rows", "folder_checksum", "open_dataset"]
 
@@ -64,13 +65,11 @@ class Rows:
                 for column, value in zip(columns, row, strict=False):
                     column.append(value)
         _, ids, smiles, groups, source_rows, systems, frames = columns
-        return cls(
-            ids, smiles, groups, systems, np.array(source_rows, int), np.array(frames, int)
-        )
+        return cls(ids, smiles, groups, systems, np.array(source_rows, int), np.array(frames, int))
 
     @classmethod
     def count(cls, systems: dict[str, int]) -> Rows:
-        """Number the frames of systems that have no ``rows.csv``."""
+        """Count the frames of systems that have no ``rows.csv``."""
         folders = [name for name, n in systems.items() for _ in range(n)]
         frames = np.concatenate([np.arange(n) for n in systems.values()])
         ids = [f"{name}:{i}" for name, i in zip(folders, frames, strict=True)]
@@ -275,7 +274,10 @@ class LmdbSet(DataSet):
 
     def _raw(self, transaction: lmdb.Transaction, row: int) -> bytes:
         key = format(int(self.rows.frames[row]), self._meta.get("frame_idx_fmt", "012d"))
-        return bytes(transaction.get(key.encode()))
+        raw = transaction.get(key.encode())
+        if raw is None:
+            raise UserError(f"{self.path} has no record {key}; is the file damaged?")
+        return bytes(raw)
 
     def _records(self) -> Iterator[dict[str, Any]]:
         with _reading(self.path) as transaction:
@@ -366,6 +368,5 @@ def folder_checksum(folder: Path) -> str:
     for path in sorted(folder.rglob("*")):
         if path.suffix in {".npy", ".raw"} or path.name == "nopbc":
             digest.update(path.relative_to(folder).as_posix().encode())
-            with path.open("rb") as handle:
-                digest.update(hashlib.file_digest(handle, "sha256").digest())
+            digest.update(file_checksum(path).encode())
     return digest.hexdigest()

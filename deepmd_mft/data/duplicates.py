@@ -26,7 +26,7 @@ def duplicate_groups(
     names: Sequence[str],
     structures: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray | None]] | None,
 ) -> np.ndarray:
-    """Number the groups of rows that must stay on one side of a split.
+    """Find the groups of rows that must stay on one side of a split.
 
     Rows with the same name (their molecule) form a group. Rows without a name are compared
     by structure.

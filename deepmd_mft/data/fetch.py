@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import http.client
 import json
 import shutil
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
+from deepmd_mft.data.checksums import file_checksum
 from deepmd_mft.errors import UserError
 
 if TYPE_CHECKING:
@@ -196,8 +196,7 @@ CATALOGUE: dict[str, DataSource] = {
         ),
         "see https://github.com/FLASK-LLNL/LLNL-10k-Dataset",
         "Antoniuk et al., BOOM (2025)",
-        "dp-mft convert 10k_dft_density_data.csv boom_density "
-        "--property density=density:g/cm^3",
+        "dp-mft convert 10k_dft_density_data.csv boom_density --property density=density:g/cm^3",
     ),
     "omat24-val-rattled-300-subsampled": _omat("val/rattled-300-subsampled", "about 0.1 GB"),
     "omat24-val-rattled-1000-subsampled": _omat("val/rattled-1000-subsampled", "about 0.1 GB"),
@@ -325,8 +324,7 @@ def _check_room(folder: Path, wanted: int, remote: RemoteFile) -> None:
 def _verify(remote: RemoteFile, path: Path) -> str:
     """Compare with the published checksum, or with the one of the first download."""
     algorithm, _, expected = (remote.checksum or "sha256:").partition(":")
-    with path.open("rb") as handle:
-        found = hashlib.file_digest(handle, algorithm).hexdigest()
+    found = file_checksum(path, algorithm)
     memory = path.with_name(f"{remote.name}.sha256.json")
     origin = "the published one"
     if not expected:

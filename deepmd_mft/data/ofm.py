@@ -23,7 +23,6 @@ import hashlib
 import os
 import re
 from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -36,15 +35,16 @@ from deepmd_mft.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from pathlib import Path
 
-__all__ = ["SIZE", "neighbours", "orbital_field_matrix", "orbital_field_matrices"]
+__all__ = ["SIZE", "neighbours", "orbital_field_matrices", "orbital_field_matrix"]
 
 #: Number of subshell fillings.
 SIZE = 32
 
 # Valence subshells of H to Lr: those of the highest shell, d of the one below, f of the
 # two below.
-_VALENCE = """
+_VALENCE_TABLE = """
 s1 s2 s1 s2 s2p1 s2p2 s2p3 s2p4 s2p5 s2p6 s1 s2 s2p1 s2p2 s2p3 s2p4 s2p5 s2p6 s1 s2
 s2d1 s2d2 s2d3 s1d5 s2d5 s2d6 s2d7 s2d8 s1d10 s2d10
 s2p1d10 s2p2d10 s2p3d10 s2p4d10 s2p5d10 s2p6d10 s1 s2
@@ -54,7 +54,8 @@ s2d1 s2d1f1 s2f3 s2f4 s2f5 s2f6 s2f7 s2d1f7 s2f9 s2f10 s2f11 s2f12 s2f13 s2f14 s
 s2d2f14 s2d3f14 s2d4f14 s2d5f14 s2d6f14 s2d7f14 s1d9f14 s1d10f14 s2d10f14
 s2p1d10f14 s2p2d10f14 s2p3d10f14 s2p4d10f14 s2p5d10f14 s2p6d10f14 s1 s2
 s2d1 s2d2 s2d1f2 s2d1f3 s2d1f4 s2f6 s2f7 s2d1f7 s2f9 s2f10 s2f11 s2f12 s2f13 s2f14 s2p1f14
-""".split()
+"""
+_VALENCE = _VALENCE_TABLE.split()
 _OFFSET = {"s": -1, "p": 1, "d": 7, "f": 17}
 
 # Structures computed, and cached, in one piece.
@@ -140,8 +141,15 @@ def _images(
 def _faces(
     points: np.ndarray, nloc: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, float] | None:
-    """Faces of the first ``nloc`` points' cells: centre, neighbour, solid angle; and the
-    distance of the farthest vertex. None while a cell is open."""
+    """Faces of the first ``nloc`` points' cells; None while a cell is open.
+
+    Returns
+    -------
+    centre, neighbour, angle : np.ndarray
+        Points on both sides and solid angle of each face.
+    reach : float
+        Distance of the farthest vertex from its centre.
+    """
     if len(points) < 5:
         return None
     diagram = Voronoi(points)
@@ -181,9 +189,7 @@ def _solid_angles(
     return angle, np.maximum(np.maximum(la, lb), lc)
 
 
-def orbital_field_matrix(
-    numbers: np.ndarray, coords: np.ndarray, cell: np.ndarray
-) -> np.ndarray:
+def orbital_field_matrix(numbers: np.ndarray, coords: np.ndarray, cell: np.ndarray) -> np.ndarray:
     """Mean orbital-field matrix of a crystal, flattened.
 
     Parameters

@@ -36,9 +36,7 @@ def _look_up(table: dict[str, float], unit: str, quantity: str) -> float:
     try:
         return table[unit.strip().lower()]
     except KeyError:
-        raise UserError(
-            f"unknown {quantity} unit {unit!r}; known are {', '.join(table)}"
-        ) from None
+        raise UserError(f"unknown {quantity} unit {unit!r}; known are {', '.join(table)}") from None
 
 
 def energy_factor(unit: str) -> float:

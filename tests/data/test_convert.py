@@ -75,7 +75,7 @@ def test_round_trip(tmp_path, name, monkeypatch):
     summary = convert(source(*frames), out, progress=False)
     assert summary.structures == 11
     data = open_dataset(out)
-    assert data.rows.ids == sum((f.ids for f in frames), [])
+    assert data.rows.ids == [name for f in frames for name in f.ids]
     np.testing.assert_array_equal(data.label("gap"), [1.0] * 5 + [2.0] * 2 + [3.0] * 4)
     np.testing.assert_array_equal(
         data.label("energy"), np.concatenate([f.labels["energy"] for f in frames])
@@ -138,7 +138,7 @@ def test_mixed_periodicity(tmp_path):
     mixed = [crystal(5.6), molecule(2)]
     convert(source(*mixed), tmp_path / "set", progress=False)
     assert (tmp_path / "set" / "2-2" / "nopbc").is_file()
-    with pytest.raises(UserError, match="cannot share an LMDB.*--only periodic"):
+    with pytest.raises(UserError, match=r"cannot share an LMDB.*--only periodic"):
         convert(source(*mixed), tmp_path / "set.lmdb", progress=False)
     assert not (tmp_path / "set.lmdb").exists()
     summary = convert(source(*mixed), tmp_path / "a.lmdb", only="molecular", progress=False)
@@ -189,9 +189,9 @@ def test_nothing_is_overwritten_unasked(tmp_path):
     convert(source(molecule(3)), out, progress=False)
     with pytest.raises(UserError, match="exists; choose another name or give --overwrite"):
         convert(source(molecule(4)), out, progress=False)
+    touching = molecule(4)
+    touching.coords[:] = 0.0
     with pytest.raises(UserError, match="closer"):
-        touching = molecule(4)
-        touching.coords[:] = 0.0
         convert(source(touching), out, strict=True, overwrite=True, progress=False)
     assert (out / "3").is_dir(), "a failed conversion leaves the old set"
     convert(source(molecule(4)), out, overwrite=True, progress=False)

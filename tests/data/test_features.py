@@ -32,9 +32,27 @@ def test_rock_salt_by_hand():
     assert np.count_nonzero(abs(matrix) > 1e-9) == 4
 
 
-# matminer 0.10.1, OrbitalFieldMatrix().featurize, on row 0 of matbench_dielectric with the
-# electron configurations in the order they are written (see deepmd_mft.data.ofm).
-MATMINER_ROW_5 = {"sum": None}
+def test_matminer_agrees():
+    cell = np.array([[3.9, 0, 0], [0.2, 4.0, 0], [-0.3, 0.1, 4.2]])
+    fractions = np.array(
+        [[0.02, 0, 0.01], [0.5, 0.48, 0.5], [0.5, 0.5, 0.03], [0.47, 0, 0.5], [0, 0.5, 0.52]]
+    )
+    matrix = ofm.orbital_field_matrix(np.array([20, 14, 8, 8, 8]), fractions @ cell, cell)
+    # matminer 0.10.1, OrbitalFieldMatrix().featurize of the same structure.
+    matminer = {
+        33: 1.3582159359,
+        35: 0.2903034931,
+        37: 0.718884921,
+        97: 0.2968941126,
+        101: 0.295639993,
+        161: 0.8498756701,
+        163: 0.2895634321,
+        165: 0.2129193383,
+    }
+    expected = np.zeros(1024)
+    expected[list(matminer)] = list(matminer.values())
+    # Its bohr is an older CODATA value.
+    np.testing.assert_allclose(matrix, expected, rtol=2e-5, atol=1e-9)
 
 
 def test_cell_choice_rotation_and_origin_do_not_matter():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import http.server
 import threading
+from typing import ClassVar
 
 import pytest
 
@@ -14,13 +15,14 @@ from deepmd_mft.data.fetch import CATALOGUE, DataSource, RemoteFile, fetch
 from deepmd_mft.errors import UserError
 
 CONTENT = bytes(range(256)) * 40_000
+SIZE = len(CONTENT)
 SHA = hashlib.sha256(CONTENT).hexdigest()
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
     """Serves CONTENT, with or without ranges; cuts the first answer of ``/cut``."""
 
-    requests: list[str | None] = []
+    requests: ClassVar[list[str | None]] = []
 
     def do_GET(self):
         if self.path == "/missing":
@@ -53,7 +55,7 @@ def server():
         thread.join()
 
 
-def remote(url, checksum=f"sha256:{SHA}", size=len(CONTENT)):
+def remote(url, checksum=f"sha256:{SHA}", size=SIZE):
     """A file of the catalogue."""
     return RemoteFile(url, "data.bin", size, checksum)
 
@@ -88,7 +90,7 @@ def test_server_without_ranges(tmp_path, server):
 
 
 def test_wrong_checksum(tmp_path, server):
-    with pytest.raises(UserError, match="sha256 .* is not the published one, 0000"):
+    with pytest.raises(UserError, match=r"sha256 .* is not the published one, 0000"):
         fetch(remote(f"{server}/whole", "sha256:0000"), tmp_path, progress=False)
     assert not (tmp_path / "data.bin").exists()
 

@@ -161,9 +161,7 @@ def test_aselmdb(tmp_path):
 
 def crystal() -> ase.Atoms:
     """Rock salt with energy, forces, stress and two numbers in info."""
-    atoms = ase.Atoms(
-        "NaCl", [[0, 0, 0], [2.8, 2.8, 2.8]], cell=2.8 * (1 - np.eye(3)), pbc=True
-    )
+    atoms = ase.Atoms("NaCl", [[0, 0, 0], [2.8, 2.8, 2.8]], cell=2.8 * (1 - np.eye(3)), pbc=True)
     atoms.calc = SinglePointCalculator(
         atoms, energy=-1.0, forces=[[0, 0, 1], [0, 0, -1]], stress=[0.1, 0.2, 0.3, 0, 0, 0]
     )
@@ -240,11 +238,11 @@ def test_table_of_smiles(tmp_path, name):
     pytest.importorskip("rdkit")
     path = tmp_path / name
     if name.endswith("parquet"):
-        pyarrow = pytest.importorskip("pyarrow")
-        import pyarrow.parquet
+        pa = pytest.importorskip("pyarrow")
+        from pyarrow import parquet
 
         content = {"smiles": ["CCO", "C(", "[Na+].[Cl-]"], "density": [0.79, 1.0, 2.0]}
-        pyarrow.parquet.write_table(pyarrow.table(content), path)
+        parquet.write_table(pa.table(content), path)
     else:
         path.write_text("smiles,density\nCCO,0.79\nC(,1\n[Na+].[Cl-],2\n")
     frames, source = read(path, properties=[PropertySpec("density", "density", "g/cm^3")])

@@ -37,7 +37,7 @@ def test_boom_is_its_released_script():
     train, iid = [], []
     for row in range(1000):
         if row not in ood:
-            (iid if random.random() < 0.05 else train).append(row)
+            (iid if random.random() < 0.05 else train).append(row)  # noqa: S311
     assert set(fold.ood_test) == ood
     assert fold.id_test.tolist() == iid
     assert fold.train.tolist() == train
@@ -58,7 +58,8 @@ def test_random_and_kfold_keep_groups_together():
     kinds = [set(groups[rows]) for rows in fold.parts().values()]
     assert covers(fold, 200)
     assert 40 <= len(fold.id_test) <= 50
-    assert not (kinds[0] & kinds[1] or kinds[0] & kinds[2] or kinds[1] & kinds[2])
+    assert kinds[0].isdisjoint(kinds[1] | kinds[2])
+    assert kinds[1].isdisjoint(kinds[2])
     again = folds.random_split(groups, id_test=0.2, val=0.1, seed=3)[0]
     np.testing.assert_array_equal(fold.train, again.train)
     made = folds.kfold(groups, folds=5, seed=0)
@@ -115,7 +116,7 @@ def test_sparse(space, neighbours):
 
 
 def test_too_many_clusters():
-    with pytest.raises(UserError, match="300 clusters .* give --clusters 200 or less"):
+    with pytest.raises(UserError, match=r"300 clusters .* give --clusters 200 or less"):
         omee.loco(RNG.normal(size=(200, 3)), APART, clusters=300)
     with pytest.raises(UserError, match="--candidates 500 exceeds the 200 rows"):
         omee.sparse("y", APART * 1.0, APART[:, None], APART)

@@ -136,10 +136,10 @@ def open_source(path: Path, kind: str = "auto", options: ReadOptions | None = No
     reader = {"ase": "ase_file", "transition1x": "ani1x"}.get(kind, kind)
     module = importlib.import_module(f"deepmd_mft.data.readers.{reader}")
     function = getattr(module, f"read_{kind}")
-    return function(path, options or ReadOptions())  # type: ignore[no-any-return]
+    return function(path, options or ReadOptions())
 
 
-def guess(path: Path) -> str:
+def guess(path: Path) -> str:  # noqa: PLR0911 - a list of questions
     """Tell the kind of a source by its name and first bytes."""
     name = path.name.lower()
     if path.is_dir():

@@ -77,7 +77,7 @@ def iterate(path: Path) -> Iterator[Atoms]:
                 done += 1
     except (UserError, PermissionError, MemoryError):
         raise
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001
         # ase's parsers raise whatever comes up (XYZError, IndexError, UnknownFileTypeError).
         raise UserError(
             f"{path}: ase cannot read it after {done:,} structures "

@@ -42,11 +42,12 @@ def read_spice(path: Path, options: ReadOptions) -> Source:
 
 def _frames(path: Path) -> Iterator[Frames | Skipped]:
     with open_hdf5(path) as handle:
-        for name, group in handle.items():
-            try:
+        name = ""
+        try:
+            for name, group in handle.items():
                 yield _molecule(name, group)
-            except (KeyError, OSError) as error:
-                raise UserError(f"{path}, group {name!r}: {error}; is the file damaged?") from error
+        except (KeyError, OSError) as error:
+            raise UserError(f"{path}, group {name!r}: {error}; is the file damaged?") from error
 
 
 def _molecule(name: str, group: h5py.Group) -> Frames | Skipped:

@@ -61,12 +61,10 @@ def read_table(path: Path, options: ReadOptions) -> Source:
 def _columns(path: Path) -> list[str]:
     if path.suffix == ".parquet":
         return list(_parquet(path).schema_arrow.names)
-    return next(iter(_csv_rows(path, header=True)), [])  # type: ignore[return-value]
+    return next(iter(_csv_rows(path, header=True)), [])
 
 
-def _find(
-    path: Path, columns: list[str], asked: str | None, usual: tuple[str, ...]
-) -> str | None:
+def _find(path: Path, columns: list[str], asked: str | None, usual: tuple[str, ...]) -> str | None:
     if asked is not None and asked not in columns:
         raise UserError(f"{path}: no column {asked!r}; there are {', '.join(columns)}")
     return asked or next((name for name in usual if name in columns), None)
@@ -74,20 +72,20 @@ def _find(
 
 def _parquet(path: Path) -> Any:
     try:
-        import pyarrow  # noqa: PLC0415
-        import pyarrow.parquet  # noqa: PLC0415
+        import pyarrow as pa  # noqa: PLC0415
+        from pyarrow import parquet  # noqa: PLC0415
     except ImportError as error:
         raise UserError("Parquet needs pyarrow: pip install 'deepmd-mft[data]'") from error
     try:
-        return pyarrow.parquet.ParquetFile(path)
-    except pyarrow.ArrowInvalid as error:
+        return parquet.ParquetFile(path)
+    except pa.ArrowInvalid as error:
         raise UserError(f"{path}: not a complete Parquet file ({error})") from error
 
 
 def _csv_rows(path: Path, *, header: bool = False) -> Iterator[Any]:
-    opener = gzip.open(path, "rt") if path.suffix == ".gz" else path.open(newline="")
+    opener = gzip.open if path.suffix == ".gz" else open
     try:
-        with opener as handle:
+        with opener(path, "rt", newline="", encoding="utf-8") as handle:
             table = csv.DictReader(handle)
             if header:
                 yield list(table.fieldnames or [])

@@ -52,7 +52,9 @@ def boom(
     is_ood = np.zeros(len(representatives), dtype=bool)
     is_ood[ood_groups] = True
     coin = random.Random(seed)  # noqa: S311 - BOOM's own generator, for the same sets
-    id_groups = [g for g in np.flatnonzero(~is_ood) if coin.random() < id_test]
+    id_groups = np.array(
+        [g for g in np.flatnonzero(~is_ood) if coin.random() < id_test], dtype=np.int64
+    )
     train_groups = np.setdiff1d(np.flatnonzero(~is_ood), id_groups)
     train = members(groups, train_groups)
     chosen, train = draw(

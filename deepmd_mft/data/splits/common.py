@@ -42,7 +42,7 @@ class Fold:
 
 
 def group_numbers(labels: Sequence[str | int]) -> np.ndarray:
-    """Number the groups in order of appearance; an empty label is a group of its own.
+    """Give numbers to the groups in order of appearance; an empty label is a group of its own.
 
     Parameters
     ----------

@@ -65,7 +65,9 @@ def loco(
     ]
 
 
-def sparsest_by_features(features: np.ndarray, n: int, seed: int = 0) -> np.ndarray:
+def sparsest_by_features(
+    features: np.ndarray, n: int, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
     """Rows of lowest density on a two-dimensional t-SNE map of the features.
 
     Parameters

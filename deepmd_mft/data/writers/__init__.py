@@ -14,9 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["LmdbWriter", "NpyWriter", "Writer", "open_writer"]
 
 
-def open_writer(
-    out: Path, *, type_map: list[str] | None = None, overwrite: bool = False
-) -> Writer:
+def open_writer(out: Path, *, type_map: list[str] | None = None, overwrite: bool = False) -> Writer:
     """Open the writer that the name of ``out`` asks for: LMDB for ``*.lmdb``, else npy."""
     kind = LmdbWriter if out.suffix == ".lmdb" else NpyWriter
     return kind(out, type_map=type_map, overwrite=overwrite)

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
+    from typing_extensions import Self
+
     from deepmd_mft.data.frames import Frames
 
 __all__ = ["ROW_FIELDS", "Writer", "library_versions"]
@@ -70,10 +72,8 @@ class Writer:
         self._overwrite = overwrite
         self._stack = ExitStack()
 
-    def __enter__(self) -> Writer:
-        self.folder = self._stack.enter_context(
-            staged_folder(self.out, overwrite=self._overwrite)
-        )
+    def __enter__(self) -> Self:
+        self.folder = self._stack.enter_context(staged_folder(self.out, overwrite=self._overwrite))
         try:
             handle = (self.folder / "rows.csv").open("w", newline="", encoding="utf-8")
             self._stack.enter_context(handle)

@@ -58,7 +58,7 @@ class LmdbWriter(Writer):
 
     def _open(self) -> None:
         self._env = lmdb.open(str(self.folder), map_size=_MAP_SIZE, sync=False)
-        self._transaction = self._env.begin(write=True)
+        self._transaction: lmdb.Transaction | None = self._env.begin(write=True)
         self._nlocs: list[int] = []
         self._periodic: bool | None = None
 
@@ -89,6 +89,7 @@ class LmdbWriter(Writer):
     def put_raw(self, record: bytes, natoms: int) -> None:
         """Append one encoded frame."""
         index = len(self._nlocs)
+        assert self._transaction is not None  # noqa: S101 - between _open and _finish
         self._transaction.put(format(index, _FORMAT).encode(), record)
         self._nlocs.append(natoms)
         if (index + 1) % _COMMIT == 0:
@@ -96,6 +97,7 @@ class LmdbWriter(Writer):
             self._transaction = self._env.begin(write=True)
 
     def _finish(self) -> None:
+        assert self._transaction is not None  # noqa: S101 - between _open and _finish
         self._transaction.put(
             b"__metadata__", metadata(self.type_map, np.array(self._nlocs, dtype=np.int32))
         )
@@ -104,8 +106,9 @@ class LmdbWriter(Writer):
         self._env.sync(True)
 
     def _close(self) -> None:
-        if getattr(self, "_transaction", None) is not None:
-            self._transaction.abort()
+        transaction = getattr(self, "_transaction", None)
+        if transaction is not None:
+            transaction.abort()
         if getattr(self, "_env", None) is not None:
             self._env.close()
             (self.folder / "lock.mdb").unlink(missing_ok=True)

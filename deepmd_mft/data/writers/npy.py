@@ -14,7 +14,7 @@ Frames with the same number of atoms but other labels, or another periodicity, g
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 from numpy.lib import format as npy_format
@@ -106,8 +106,8 @@ class NpyWriter(Writer):
             (system.folder / "type.raw").write_text("0\n" * system.natoms)
 
 
-def _header(handle: object, columns: int, rows: int, dtype: np.dtype) -> None:
-    npy_format.write_array_header_1_0(  # type: ignore[no-untyped-call]
+def _header(handle: IO[bytes], columns: int, rows: int, dtype: np.dtype) -> None:
+    npy_format.write_array_header_1_0(
         handle,
         {
             "descr": npy_format.dtype_to_descr(dtype),
@@ -132,8 +132,8 @@ def _seal(path: Path, rows: int) -> None:
     numpy pads the header so that the first axis can grow without moving the data.
     """
     with path.open("r+b") as handle:
-        npy_format.read_magic(handle)  # type: ignore[no-untyped-call]
-        shape, _, dtype = npy_format.read_array_header_1_0(handle)  # type: ignore[no-untyped-call]
+        npy_format.read_magic(handle)
+        shape, _, dtype = npy_format.read_array_header_1_0(handle)
         data = handle.tell()
         handle.seek(0)
         _header(handle, shape[1], rows, dtype)
