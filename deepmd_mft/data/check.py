@@ -74,15 +74,23 @@ def _overlapping(coords: np.ndarray, cells: np.ndarray | None) -> np.ndarray:
     tiny distances that are asked about here.
     """
     nf, nloc, _ = coords.shape
-    upper = np.triu_indices(nloc, k=1)
     found = np.zeros(nf, dtype=bool)
-    step = max(1, _PAIRS // max(1, len(upper[0])))
+    step = max(1, _PAIRS // nloc**2)
+    upper = np.triu_indices(nloc, k=1)
     for start in range(0, nf, step):
         part = slice(start, start + step)
-        vectors = coords[part][:, upper[0]] - coords[part][:, upper[1]]
-        if cells is not None:
+        if cells is None:
+            # |a - b|^2 as one matrix product; about the centre it loses no digits.
+            centred = coords[part] - coords[part].mean(axis=1, keepdims=True)
+            norms = np.einsum("fix,fix->fi", centred, centred)
+            square = norms[:, :, None] + norms[:, None, :]
+            square -= 2.0 * centred @ centred.transpose(0, 2, 1)
+            square[:, np.arange(nloc), np.arange(nloc)] = np.inf
+            found[part] = square.reshape(len(square), -1).min(axis=1) < MIN_DISTANCE**2
+        else:
+            vectors = coords[part][:, upper[0]] - coords[part][:, upper[1]]
             fractions = vectors @ np.linalg.inv(cells[part])
             vectors = (fractions - np.round(fractions)) @ cells[part]
-        square = np.einsum("fpx,fpx->fp", vectors, vectors)
-        found[part] = (square < MIN_DISTANCE**2).any(axis=1)
+            square = np.einsum("fpx,fpx->fp", vectors, vectors)
+            found[part] = (square < MIN_DISTANCE**2).any(axis=1)
     return found

@@ -50,7 +50,13 @@ def train_one_step(folder: Path, systems: str | list[str], type_map: list[str], 
         "1",
     )
     result = subprocess.run(
-        [Path(sys.executable).with_name("dp"), "--pt", "train", "input.json", "--skip-neighbor-stat"],
+        [
+            Path(sys.executable).with_name("dp"),
+            "--pt",
+            "train",
+            "input.json",
+            "--skip-neighbor-stat",
+        ],
         cwd=folder,
         env={**os.environ, **threads, "CUDA_VISIBLE_DEVICES": ""},
         capture_output=True,

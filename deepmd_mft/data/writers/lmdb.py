@@ -72,17 +72,17 @@ class LmdbWriter(Writer):
             )
         self._periodic = periodic
         first = len(self._nlocs)
-        counts = np.bincount(types, minlength=len(self.type_map)).tolist()
+        atoms = {
+            "atom_numbs": np.bincount(types, minlength=len(self.type_map)).tolist(),
+            "atom_types": _encoded(types[None])[0],
+        }
+        arrays = {"coords": _encoded(frames.coords)}
+        if frames.cells is not None:
+            arrays["cells"] = _encoded(frames.cells)
+        for name, value in frames.labels.items():
+            arrays[DISK_NAMES.get(name, name)] = _encoded(value)
         for i in range(len(frames)):
-            record: dict[str, Any] = {
-                "atom_numbs": counts,
-                "atom_types": _encode(types),
-                "coords": _encode(frames.coords[i]),
-            }
-            if frames.cells is not None:
-                record["cells"] = _encode(frames.cells[i])
-            for name, value in frames.labels.items():
-                record[DISK_NAMES.get(name, name)] = _encode(value[i])
+            record = {**atoms, **{name: array[i] for name, array in arrays.items()}}
             self.put_raw(bytes(msgpack.packb(record, use_bin_type=True)), len(types))
         return "", first
 
@@ -114,6 +114,7 @@ class LmdbWriter(Writer):
             (self.folder / "lock.mdb").unlink(missing_ok=True)
 
 
-def _encode(array: np.ndarray) -> dict[str, Any]:
-    array = np.asarray(array, order="C")
-    return {"type": str(array.dtype), "shape": list(array.shape), "data": array.tobytes()}
+def _encoded(array: np.ndarray) -> list[dict[str, Any]]:
+    """Encode every entry along the first axis."""
+    kind, shape = str(array.dtype), list(array.shape[1:])
+    return [{"type": kind, "shape": shape, "data": entry.tobytes()} for entry in array]

@@ -30,6 +30,8 @@ __all__ = ["NpyWriter"]
 
 # Data waiting to be written, in bytes, over all systems.
 _BUFFER = 96 * 2**20
+# What a waiting array costs beside its data.
+_OVERHEAD = 300
 
 
 @dataclass
@@ -65,7 +67,7 @@ class NpyWriter(Writer):
         arrays.update({name: value.reshape(nf, -1) for name, value in frames.labels.items()})
         for name, array in arrays.items():
             system.waiting.setdefault(name, []).append(array)
-            self._waiting += array.size * 8
+            self._waiting += array.size * 8 + _OVERHEAD
         first = system.frames
         system.frames += nf
         if self._waiting > _BUFFER:
