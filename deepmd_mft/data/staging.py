@@ -45,9 +45,12 @@ def staged_folder(out: Path, *, overwrite: bool = False) -> Iterator[Path]:
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file, not a folder; choose another name")
     partial = out.parent / f".{out.name}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
     try:
-        shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
+    except OSError as error:
+        raise UserError(f"no permission to write {out} ({error.strerror})") from error
+    try:
         yield partial
         if out.exists():
             old = out.parent / f".{out.name}.old"
@@ -58,12 +61,17 @@ def staged_folder(out: Path, *, overwrite: bool = False) -> Iterator[Path]:
         else:
             partial.rename(out)
     except OSError as error:
-        if error.errno in _FULL:
+        if error.errno in _FULL or _is_short_write(error):
             raise UserError(f"the disk is full while writing {out}; nothing was kept") from error
-        if isinstance(error, PermissionError) or error.errno == errno.EROFS:
+        if isinstance(error, PermissionError):
             raise UserError(f"no permission to write {error.filename or out}") from error
         raise
     except (lmdb.MapFullError, lmdb.DiskError) as error:
         raise UserError(f"the disk is full while writing {out}; nothing was kept") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _is_short_write(error: OSError) -> bool:
+    """Recognise how ``numpy.save`` says that the disk is full: without an error number."""
+    return error.errno is None and "requested and" in str(error)

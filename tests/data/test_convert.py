@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -199,16 +198,28 @@ def test_nothing_is_overwritten_unasked(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["set"]
 
 
-@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES])
-def test_disk_full_and_no_permission(tmp_path, monkeypatch, code):
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "disk is full"),
+        (OSError("125550 requested and 78320 written"), "disk is full"),
+        (PermissionError(errno.EACCES, "Permission denied", "coord.npy"), "no permission"),
+    ],
+)
+def test_disk_full_and_no_permission(tmp_path, monkeypatch, error, expected):
     def fail(*args):
-        raise OSError(code, os.strerror(code), "coord.npy")
+        raise error
 
     monkeypatch.setattr(npy, "_append", fail)
-    expected = "disk is full" if code == errno.ENOSPC else "no permission"
     with pytest.raises(UserError, match=expected):
         convert(source(molecule(3)), tmp_path / "set", progress=False)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="no permission to write"):
+        convert(source(molecule(3)), tmp_path / "file" / "set", progress=False)
 
 
 def test_lmdb_disk_full(tmp_path, monkeypatch):

@@ -125,7 +125,7 @@ def _append(path: Path, block: np.ndarray) -> None:
     with path.open("ab") as handle:
         if new:
             _header(handle, block.shape[1], 0, block.dtype)
-        block.tofile(handle)
+        handle.write(block.tobytes())
 
 
 def _seal(path: Path, rows: int) -> None:
