@@ -31,7 +31,7 @@ def test_inputs_pass_and_defaults_are_filled():
         ("fitting_net", "neurons", [8], "neurons"),
         ("fitting_net", "task_dim", "one", "task_dim"),
         ("fitting_net", "task_dim", 0, "at least 1"),
-        ("fitting_net", "readout", "median", "must be one of mean, sum, max"),
+        ("fitting_net", "readout", "median", "must be one of mean, sum, max, attention"),
         ("fitting_net", "bias", "atom", "must be one of element, mean, none"),
         ("fitting_net", "property_name", "dipole", "taken by deepmd-kit"),
         ("loss", "loss_func", "l7", "must be one of smooth_mae"),
