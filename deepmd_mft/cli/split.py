@@ -154,7 +154,7 @@ def _parameters(args: argparse.Namespace) -> dict[str, Any]:
     return {name: str(v) if isinstance(v, Path) else v for name, v in values.items()}
 
 
-def _folds(  # noqa: C901, PLR0911 - one branch a method, in the order of METHODS
+def _folds(  # noqa: C901 - one branch a method, in the order of METHODS
     args: argparse.Namespace, data: DataSet, groups: np.ndarray, progress: bool
 ) -> list[Fold]:
     method = args.method
