@@ -177,7 +177,7 @@ def test_cli_and_rebuild(tmp_path, capsys, data, kind):
     again = tmp_path / "again"
     source_json = str(out / "split.json")
     assert main(["split", "rebuild", str(data), str(again), "--from", source_json]) == 0
-    assert "the checksums of" in capsys.readouterr().out
+    assert "checksums agree" in capsys.readouterr().out
     assert (again / "split.json").read_text() == (out / "split.json").read_text()
 
 
@@ -192,6 +192,7 @@ def test_rebuild_refuses_other_data(tmp_path, capsys, data):
     np.save(energies, np.load(energies) + 1)
     assert main(["split", "rebuild", str(data), str(tmp_path / "b"), "--from", text]) == 1
     assert "same rows, other contents" in capsys.readouterr().err
+    assert not (tmp_path / "b").exists()
 
 
 def test_cli_errors(tmp_path, capsys, data):
