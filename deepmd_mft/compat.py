@@ -12,6 +12,7 @@ import importlib
 import importlib.abc
 import importlib.util
 import sys
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -99,26 +100,60 @@ def native_arguments(plugin: str, name: str) -> list[Any]:
 # --- building a model -------------------------------------------------------------------------
 
 
-def standard_components(model_params: dict[str, Any]) -> tuple[Any, Any]:
-    """Build the descriptor and the fitting net that a branch's JSON describes.
-
-    deepmd-kit's own routine for its ``standard`` models: it fills in the number of types, the
-    type map and the descriptor's width.
+def build_descriptor(descriptor_params: dict[str, Any], type_map: list[str]) -> Any:
+    """Build the descriptor of a branch as deepmd-kit builds it for its own models.
 
     Parameters
     ----------
-    model_params : dict
-        The normalised JSON of one branch; changed in place.
+    descriptor_params : dict
+        The normalised JSON of the descriptor.
+    type_map : list of str
+        Elements of the branch.
 
     Returns
     -------
-    descriptor, fitting_net : torch.nn.Module
+    torch.nn.Module
     """
-    model = importlib.import_module("deepmd.pt.model.model")
-    descriptor, fitting_net, _ = model._get_standard_model_components(  # noqa: SLF001
-        model_params, len(model_params["type_map"])
-    )
-    return descriptor, fitting_net
+    descriptor = importlib.import_module("deepmd.pt.model.descriptor.base_descriptor")
+    params = {**descriptor_params, "ntypes": len(type_map), "type_map": list(type_map)}
+    return descriptor.BaseDescriptor(**params)
+
+
+# --- reading data -----------------------------------------------------------------------------
+
+
+class InlineExecutor:
+    """Does at once, in the calling thread, what is submitted to it."""
+
+    def __init__(self, *_args: Any, **_kwargs: Any) -> None:
+        """Take a thread pool's arguments; there is no pool."""
+
+    def __enter__(self) -> InlineExecutor:  # noqa: PYI034  (Self is in typing from 3.11)
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        pass
+
+    def submit(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Future[Any]:
+        """Call a function; return a finished future."""
+        future: Future[Any] = Future()
+        try:
+            future.set_result(call(*args, **kwargs))
+        except Exception as error:  # noqa: BLE001  (a future carries whatever was raised)
+            future.set_exception(error)
+        return future
+
+
+def read_frames_without_threads() -> None:
+    """Let deepmd-kit read the frames of npy systems in the calling thread.
+
+    deepmd-kit 3.2.0 starts a thread pool for each frame it reads, to fetch a few memory-mapped
+    rows: about 4 ms a frame where the reading itself takes 0.2 ms, half of a training step for
+    small molecules on a laptop (benchmarks/reading.py). The frames read are the same.
+    """
+    data = importlib.import_module("deepmd.utils.data")
+    if hasattr(data, "ThreadPoolExecutor"):
+        data.ThreadPoolExecutor = InlineExecutor  # type: ignore[attr-defined]
 
 
 # --- the command line -------------------------------------------------------------------------

@@ -1,11 +1,14 @@
 """The words that JSON options may take, each list in one place."""
 
-READOUTS = ("mean", "sum", "max")
+READOUTS = ("mean", "sum", "max", "attention")
 BIASES = ("element", "mean", "none")
 
-LOSS_FUNCTIONS = ("smooth_mae", "mae", "mse", "rmse", "mape")
+LOSS_FUNCTIONS = ("smooth_mae", "mae", "mse", "rmse", "mape", "gaussian_nll")
 REDUCTIONS = ("mean", "sum")
-METRICS = ("mae", "rmse", "mse", "smooth_mae", "mape")
+METRICS = ("mae", "rmse", "mse", "smooth_mae", "mape", "r2")
+CLASS_METRICS = ("accuracy", "roc_auc", "cross_entropy")
+MISSING_LABELS = ("error", "mask")
+FORCE_REDUCTIONS = ("atom", "structure")
 
 #: Output names by which `dp test` and `DeepEval` recognise deepmd-kit's own models, and the keys
 #: of its data files: a property of such a name would be taken for something else.

@@ -24,14 +24,20 @@ from deepmd.utils.data_system import process_systems
 from deepmd.utils.model_branch_dict import get_model_dict
 from deepmd.utils.path import DPPath
 
-from deepmd_mft.compat import check_before_commands
+from deepmd_mft.compat import check_before_commands, read_frames_without_threads
 from deepmd_mft.errors import UserError
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator
-
 log = logging.getLogger(f"deepmd.{__name__}")  # below deepmd's logger, to share its handlers
+
+LOSSES_OF_HEADS = {
+    "mft_property": ("mft_property", "property"),
+    "mft_spatial_extent": ("mft_property",),
+    "mft_dipole_norm": ("mft_property",),
+    "mft_classification": ("mft_classification",),
+}
+HEADS_OF_MOLECULES = ("mft_spatial_extent", "mft_dipole_norm")
 
 
 @dataclass(frozen=True)
@@ -67,6 +73,15 @@ class Branch:
         return str(self.fitting_net.get("type", "")).startswith("mft_")
 
     @property
+    def labels(self) -> dict[str, int]:
+        """Label files that the head learns from, and how many columns each has."""
+        names = self.fitting_net["property_name"]
+        names = names if isinstance(names, list) else [names]
+        dims = self.fitting_net.get("task_dim", 1)
+        dims = dims if isinstance(dims, list) else [dims] * len(names)
+        return dict(zip(names, dims, strict=False))
+
+    @property
     def is_mft_loss(self) -> bool:
         """Whether the loss is one of this package's."""
         return str(self.loss.get("type", "")).startswith("mft_")
@@ -98,6 +113,7 @@ def check_command(args: argparse.Namespace) -> None:
             check_checkpoint(Path(path), branches, finetune=option == "finetune")
     for branch in branches:
         check_data(branch)
+    read_frames_without_threads()
     if args.skip_neighbor_stat:
         log.warning(
             "--skip-neighbor-stat: the bias and scale of a new property head come from "
@@ -157,12 +173,12 @@ def check_branches(branches: list[Branch]) -> None:
                 f'{branch.where}: fitting_net type "{head}" needs "type": "mft" beside the '
                 f'fitting_net (it is "{model_type}")'
             )
-        if branch.is_mft_head and loss not in ("mft_property", "property"):
+        if branch.is_mft_head and loss not in LOSSES_OF_HEADS.get(head, (loss,)):
             raise UserError(
-                f'{branch.where}: fitting_net type "{head}" needs a loss of type "mft_property" '
-                f'(it is "{loss}")'
+                f'{branch.where}: fitting_net type "{head}" needs a loss of type '
+                f'"{LOSSES_OF_HEADS[head][0]}" (it is "{loss}")'
             )
-        if loss == "mft_property":
+        if branch.is_mft_head and loss.startswith("mft_"):
             _check_same_property(branch)
         if loss == "mft_force_field" and head not in ("ener", "direct_force_ener", "dpa4_ener"):
             raise UserError(
@@ -180,7 +196,7 @@ def check_branches(branches: list[Branch]) -> None:
 
 
 def _check_same_property(branch: Branch) -> None:
-    for key, default in (("property_name", None), ("task_dim", 1)):
+    for key, default in (("property_name", None), ("task_dim", 1), ("num_classes", 2)):
         in_head, in_loss = branch.fitting_net.get(key, default), branch.loss.get(key, default)
         if in_head is not None and in_loss is not None and in_head != in_loss:
             raise UserError(
@@ -281,22 +297,66 @@ def check_data(branch: Branch) -> None:
 
     Systems in LMDB are checked by deepmd-kit as it reads them.
     """
-    type_map = branch.model.get("type_map", [])
     for section in ("training_data", "validation_data"):
         part = branch.data.get(section)
         if not part or "systems" not in part:
             continue
-        for system in list_systems(part, branch, section):
-            _check_elements(system, type_map, branch)
-            if branch.is_mft_head:
-                name = branch.fitting_net["property_name"]
-                task_dim = branch.fitting_net.get("task_dim", 1)
-                for folder in _sets_with(system, name, branch):
-                    check_label(folder, name, task_dim)
-            elif branch.loss.get("type") == "mft_force_field":
-                for label in _weighted_labels(branch.loss):
-                    for folder in _sets_with(system, label, branch):
-                        check_label(folder, label, None)
+        systems = list_systems(part, branch, section)
+        for system in systems:
+            _check_elements(system, branch.model.get("type_map", []), branch)
+        if branch.is_mft_head:
+            _check_property_data(branch, systems, section)
+        elif branch.loss.get("type") == "mft_force_field":
+            for label in _weighted_labels(branch.loss):
+                for folder in (folder for system in systems for folder in list_sets(system)):
+                    read_label(folder, label, None, branch)
+
+
+def _check_property_data(branch: Branch, systems: list[str], section: str) -> None:
+    """Check the labels of a property branch; report what is masked."""
+    head = branch.fitting_net["type"]
+    mask = branch.loss.get("missing_labels", "error") == "mask"
+    if head in HEADS_OF_MOLECULES:
+        for system in systems:
+            if not (DPPath(system) / "nopbc").is_file():
+                raise UserError(
+                    f"{branch.where}: {system} has a periodic cell, but {head} is defined for "
+                    "molecules (its value would depend on the origin). If these are molecules, "
+                    "add an empty file `nopbc` to the system; else use fitting_net mft_property"
+                )
+    for name, dim in branch.labels.items():
+        known, total = 0, 0
+        for folder in (folder for system in systems for folder in list_sets(system)):
+            values = read_label(folder, name, dim, branch, mask=mask)
+            if head == "mft_classification":
+                _check_classes(values, branch, folder / f"{name}.npy")
+            known += int(np.isfinite(values).sum())
+            total += values.size
+        if systems and not known:
+            raise UserError(
+                f"{branch.where}: property '{name}' has no label at all in {section}; check "
+                "property_name and the label files"
+            )
+        if known < total:
+            log.warning(
+                "%s, %s: %d of %d labels of property %s are missing and masked",
+                branch.where,
+                section,
+                total - known,
+                total,
+                name,
+            )
+
+
+def _check_classes(values: np.ndarray, branch: Branch, path: DPPath) -> None:
+    num_classes = branch.fitting_net.get("num_classes", 2)
+    known = values[np.isfinite(values)]
+    bad = known[(known != np.round(known)) | (known < 0) | (known >= num_classes)]
+    if len(bad):
+        raise UserError(
+            f"{branch.where}: {path} has the label {bad[0]:g}; with num_classes {num_classes} the "
+            f"labels must be whole numbers from 0 to {num_classes - 1}"
+        )
 
 
 def list_systems(part: dict[str, Any], branch: Branch, section: str) -> list[str]:
@@ -316,20 +376,18 @@ def list_systems(part: dict[str, Any], branch: Branch, section: str) -> list[str
     return found
 
 
-def _sets_with(system: str, label: str, branch: Branch) -> Iterator[DPPath]:
-    """Yield the sets of a system, each of which must have the label."""
+def list_sets(system: str) -> list[DPPath]:
+    """Return the set.* folders of a system.
+
+    Raises
+    ------
+    UserError
+        If it has none.
+    """
     sets = sorted(DPPath(system).glob("set.*"), key=str)
     if not sets:
-        raise UserError(f"{branch.where}: {system} has no set.* folder, so no frames; remove it")
-    for folder in sets:
-        path = folder / f"{label}.npy"
-        if not path.is_file():
-            there = sorted(Path(str(p)).stem for p in folder.glob("*.npy"))
-            raise UserError(
-                f"{branch.where}: {path} does not exist, but the loss needs {label} (the set has "
-                f"{', '.join(there)}). Write it, or remove the system from the input"
-            )
-        yield folder
+        raise UserError(f"{system} has no set.* folder, so no frames; remove it from the input")
+    return sets
 
 
 def _weighted_labels(loss: dict[str, Any]) -> list[str]:
@@ -341,8 +399,10 @@ def _weighted_labels(loss: dict[str, Any]) -> list[str]:
     ]
 
 
-def check_label(folder: DPPath, label: str, task_dim: int | None) -> None:
-    """Check the shape and the values of one label file.
+def read_label(
+    folder: DPPath, label: str, columns: int | None, branch: Branch, *, mask: bool = False
+) -> np.ndarray:
+    """Read one label file and check its shape and values.
 
     Parameters
     ----------
@@ -350,19 +410,41 @@ def check_label(folder: DPPath, label: str, task_dim: int | None) -> None:
         A set; its ``coord.npy`` tells the number of frames.
     label : str
         Name of the label.
-    task_dim : int, optional
+    columns : int, optional
         Columns that it must have; any number if None.
+    branch : Branch
+        For messages.
+    mask : bool
+        Whether labels may be missing: no file, or NaN.
+
+    Returns
+    -------
+    np.ndarray
+        nframes x columns, NaN where missing.
 
     Raises
     ------
     UserError
-        If the file cannot be read, has another shape, or has NaN or inf.
+        If the file is missing, cannot be read, has another shape, or has NaN or inf.
     """
     path = folder / f"{label}.npy"
     try:
-        values = np.asarray(path.load_numpy())
         nframes = len((folder / "coord.npy").load_numpy())
-    except (OSError, ValueError, EOFError) as error:
+        if mask and not path.is_file():
+            return np.full((nframes, columns or 1), np.nan)
+        if not path.is_file():
+            there = sorted(Path(str(p)).stem for p in folder.glob("*.npy"))
+            raise UserError(
+                f"{branch.where}: {path} does not exist, but the loss needs {label} (the set has "
+                f"{', '.join(there)}). Write it, or remove the system from the input"
+                + (", or set missing_labels: mask in the loss" if branch.is_mft_head else "")
+            )
+        values = np.asarray(path.load_numpy(), dtype=np.float64)
+    except (OSError, EOFError) as error:
+        raise UserError(f"{path} cannot be read ({error}); write it again") from None
+    except ValueError as error:
+        if isinstance(error, UserError):
+            raise
         raise UserError(f"{path} cannot be read ({error}); write it again") from None
     values = values.reshape(len(values), -1) if values.ndim else values.reshape(1, 1)
     if len(values) != nframes:
@@ -370,18 +452,21 @@ def check_label(folder: DPPath, label: str, task_dim: int | None) -> None:
             f"{path} has {len(values)} rows, but the set has {nframes} frames (coord.npy); one row "
             "a frame is needed"
         )
-    if task_dim is not None and values.shape[1] != task_dim:
+    if columns is not None and values.shape[1] != columns:
         raise UserError(
-            f"{path} has {values.shape[1]} column(s), but task_dim is {task_dim}; make task_dim of "
-            "fitting_net and loss equal to the columns of the file"
+            f"{path} has {values.shape[1]} column(s), but the head expects {columns}; make "
+            "task_dim of fitting_net and loss equal to the columns of the file"
         )
-    bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
-    if len(bad):
-        rows = ", ".join(map(str, bad[:10])) + (", ..." if len(bad) > 10 else "")
+    bad = np.isinf(values) if mask else ~np.isfinite(values)
+    rows = np.flatnonzero(bad.any(axis=1))
+    if len(rows):
+        listed = ", ".join(map(str, rows[:10])) + (", ..." if len(rows) > 10 else "")
         raise UserError(
-            f"{path} has NaN or inf in {len(bad)} of {nframes} rows (row {rows}, counted from 0); "
-            "remove these frames or mend their labels"
+            f"{path} has {'inf' if mask else 'NaN or inf'} in {len(rows)} of {nframes} rows (row "
+            f"{listed}, counted from 0); remove these frames or mend their labels"
+            + ("" if mask else ", or set missing_labels: mask in the loss to leave NaN out")
         )
+    return values
 
 
 def _check_elements(system: str, type_map: list[str], branch: Branch) -> None:

@@ -6,6 +6,8 @@ written twice. Where a native option exists, its name, default and meaning are d
 
 from __future__ import annotations
 
+from typing import Any
+
 from dargs import Argument, Variant
 from deepmd.utils.argcheck import (
     descrpt_variant_type_args,
@@ -14,76 +16,242 @@ from deepmd.utils.argcheck import (
 )
 
 from deepmd_mft.compat import native_arguments
-from deepmd_mft.names import BIASES, LOSS_FUNCTIONS, METRICS, READOUTS, REDUCTIONS, RESERVED_NAMES
+from deepmd_mft.names import (
+    BIASES,
+    CLASS_METRICS,
+    FORCE_REDUCTIONS,
+    LOSS_FUNCTIONS,
+    METRICS,
+    MISSING_LABELS,
+    READOUTS,
+    REDUCTIONS,
+    RESERVED_NAMES,
+)
 
 
-def _one_of(choices: tuple[str, ...]) -> dict[str, object]:
-    return {
-        "extra_check": lambda value: value is None or value in choices,
-        "extra_check_errmsg": f"must be one of {', '.join(choices)}",
-    }
+def _choice(name: str, choices: tuple[str, ...], default: str | None, doc: str) -> Argument:
+    return Argument(
+        name,
+        str,
+        optional=True,
+        default=default,
+        extra_check=lambda value: value is None or value in choices,
+        extra_check_errmsg=f"must be one of {', '.join(choices)}",
+        doc=doc,
+    )
 
 
-def _property_name_argument() -> Argument:
+def _at_least(name: str, dtype: Any, least: float, default: Any, doc: str) -> Argument:
+    return Argument(
+        name,
+        dtype,
+        optional=True,
+        default=default,
+        extra_check=lambda value: all(
+            item >= least for item in (value if isinstance(value, list) else [value])
+        ),
+        extra_check_errmsg=f"must be at least {least:g}",
+        doc=doc,
+    )
+
+
+def _metric(choices: tuple[str, ...], default: list[str], doc: str) -> Argument:
+    return Argument(
+        "metric",
+        list[str],
+        optional=True,
+        default=default,
+        extra_check=lambda names: all(name in choices for name in names),
+        extra_check_errmsg=f"must be a list of {', '.join(choices)}",
+        doc=doc,
+    )
+
+
+def _property_name(*, several: bool) -> Argument:
+    doc = (
+        "Name of the property: labels are read from `set.*/<property_name>.npy`, one row a frame, "
+        "and the model's output has this name. The loss and the fitting net of a branch must "
+        "agree on it."
+    )
+    if several:
+        doc += (
+            " A list makes one head for several properties, each with its own file, bias and "
+            "scale; `dp test` then tests the first."
+        )
     return Argument(
         "property_name",
-        str,
-        extra_check=lambda name: name not in RESERVED_NAMES,
+        [str, list[str]] if several else str,
+        extra_check=lambda names: (
+            not (set([names] if isinstance(names, str) else names) & set(RESERVED_NAMES))
+        ),
         extra_check_errmsg=(
             "is taken by deepmd-kit, whose `dp test` would read the output as its own; choose "
             f"another name (taken: {', '.join(RESERVED_NAMES)}) and rename the label file"
         ),
-        doc="Name of the property: labels are read from `set.*/<property_name>.npy`, of shape "
-        "nframes x task_dim, and the model's output has this name. The loss and the fitting net "
-        "of a branch must agree on it.",
+        doc=doc,
     )
 
 
-def _task_dim_argument() -> Argument:
-    return Argument(
+def _task_dim() -> Argument:
+    return _at_least(
         "task_dim",
-        int,
-        optional=True,
-        default=1,
-        extra_check=lambda dim: dim >= 1,
-        extra_check_errmsg="must be at least 1",
-        doc="Number of components of the property. The loss and the fitting net of a branch must "
-        "agree on it.",
+        [int, list[int]],
+        1,
+        1,
+        "Number of components of the property, the columns of its label file; a list for several "
+        "properties. The loss and the fitting net of a branch must agree on it.",
     )
 
 
-def fitting_mft_property() -> list[Argument]:
+def _num_classes() -> Argument:
+    return _at_least(
+        "num_classes",
+        int,
+        2,
+        2,
+        "Number of classes; labels are whole numbers from 0. The loss and the fitting net of a "
+        "branch must agree on it.",
+    )
+
+
+def _bias(default: str = "element") -> Argument:
+    return _choice(
+        "bias",
+        BIASES,
+        default,
+        "The constant added to every atom's output, computed from the training labels before the "
+        "first step. element: one p(Z) per element by least squares (MFT, Eq. 17); an element "
+        "without training data gets the value of an average element. mean: one value for all "
+        "elements. none: no bias. The scale of the output is the rms of what the bias leaves. For "
+        "readout max the bias is the mean whatever elements there are.",
+    )
+
+
+def _missing_labels() -> Argument:
+    return _choice(
+        "missing_labels",
+        MISSING_LABELS,
+        "error",
+        "error: a label file that is absent, or has NaN, stops the run before its first step. "
+        "mask: systems without the file and NaN entries are left out of the loss, and counted "
+        "once at the start.",
+    )
+
+
+def _native_net(*replaced: str) -> list[Argument]:
+    """Return deepmd-kit's options of a property net, without those that a head replaces."""
+    ours = {"property_name", "task_dim", "distinguish_types", *replaced}
+    return [arg for arg in native_arguments("fitting", "property") if arg.name not in ours]
+
+
+# --- heads ------------------------------------------------------------------------------------
+
+
+def fitting_mft_property() -> Argument:
     """Options of the fitting net ``mft_property``."""
-    replaced = {"property_name", "task_dim", "distinguish_types"}
-    native = [arg for arg in native_arguments("fitting", "property") if arg.name not in replaced]
-    return [
-        _property_name_argument(),
-        _task_dim_argument(),
-        Argument(
+    intensive = Argument(
+        "intensive",
+        [bool, list[bool]],
+        optional=True,
+        default=False,
+        doc="Whether the property does not grow with the number of atoms; a list for several "
+        "properties.",
+    )
+    fields = [
+        _property_name(several=True),
+        _task_dim(),
+        intensive,
+        _choice(
             "readout",
-            str,
+            READOUTS,
+            None,
+            "How per-atom outputs become the property of a frame. mean: average over the atoms "
+            "(intensive). sum: sum over the atoms (extensive). max: the largest per-atom output "
+            "(intensive; for peak-like properties, as JMP does for the highest phonon frequency). "
+            "attention: average with learned weights (intensive). Left out, it follows "
+            "`intensive`: mean if true, sum if false.",
+        ),
+        _bias(),
+        Argument(
+            "predict_variance",
+            bool,
             optional=True,
-            default=None,
-            **_one_of(READOUTS),
-            doc="How per-atom outputs become the property of a frame. mean: average over the "
-            "atoms (intensive). sum: sum over the atoms (extensive). max: the largest per-atom "
-            "output (intensive; for peak-like properties, as JMP does for the highest phonon "
-            "frequency). Left out, it follows `intensive`: mean if true, sum if false.",
+            default=False,
+            doc="Also predict a variance of each component (output `<property_name>_variance`), "
+            "for the loss function gaussian_nll.",
+        ),
+        *_native_net("intensive"),
+    ]
+    return Argument(
+        "mft_property", dict, fields, doc="Scalars or vectors from a readout over the atoms."
+    )
+
+
+def fitting_mft_spatial_extent() -> Argument:
+    """Options of the fitting net ``mft_spatial_extent``."""
+    return Argument(
+        "mft_spatial_extent",
+        dict,
+        [_property_name(several=False), _bias(), *_native_net("intensive")],
+        doc="Electronic spatial extent <R^2> of molecules: sum_i x_i |r_i - r_com|^2 with the "
+        "mass-weighted centre; the bias is that of x_i. Systems with a cell are refused.",
+    )
+
+
+def fitting_mft_dipole_norm() -> Argument:
+    """Options of the fitting net ``mft_dipole_norm``."""
+    parts = [
+        Argument(
+            "vectors",
+            bool,
+            optional=True,
+            default=True,
+            doc="Per-atom dipole vectors from the descriptor's equivariant vectors (rot_mat).",
         ),
         Argument(
-            "bias",
-            str,
+            "charges",
+            bool,
             optional=True,
-            default="element",
-            **_one_of(BIASES),
-            doc="The constant added to every atom's output, computed from the training labels "
-            "before the first step. element: one p(Z) per element by least squares (MFT, Eq. 17); "
-            "an element without training data gets the value of an average element. mean: one "
-            "value for all elements. none: no bias. The scale of the output is the rms of what "
-            "the bias leaves. For readout max the bias is the mean whatever elements there are.",
+            default=True,
+            doc="Per-atom charges times r_i - r_com, with the mass-weighted centre.",
         ),
-        *native,
     ]
+    return Argument(
+        "mft_dipole_norm",
+        dict,
+        [_property_name(several=False), *parts, *_native_net("intensive")],
+        doc="Dipole moment of molecules: the norm of a vector, |sum_i d_i + q_i (r_i - r_com)|. "
+        "Systems with a cell are refused.",
+    )
+
+
+def fitting_mft_classification() -> Argument:
+    """Options of the fitting net ``mft_classification``."""
+    readouts = tuple(name for name in READOUTS if name != "sum")
+    readout = _choice(
+        "readout",
+        readouts,
+        "mean",
+        "How per-atom logits become those of a frame: see mft_property.",
+    )
+    return Argument(
+        "mft_classification",
+        dict,
+        [_property_name(several=False), _num_classes(), readout, *_native_net("intensive")],
+        doc="Logits of classes: one (that of class 1) for two classes, else one a class. The label "
+        "file has one column of class numbers.",
+    )
+
+
+HEADS = (
+    fitting_mft_property,
+    fitting_mft_spatial_extent,
+    fitting_mft_dipole_norm,
+    fitting_mft_classification,
+)
+
+
+# --- the model --------------------------------------------------------------------------------
 
 
 @model_args_plugin.register("mft")
@@ -106,7 +274,7 @@ def model_mft() -> Argument:
                 "fitting_net",
                 dict,
                 [],
-                [Variant("type", [Argument("mft_property", dict, fitting_mft_property())])],
+                [Variant("type", [head() for head in HEADS])],
                 doc="The property head.",
             ),
             Argument(
@@ -130,23 +298,33 @@ def model_mft() -> Argument:
     )
 
 
+# --- losses -----------------------------------------------------------------------------------
+
+
 @loss_args_plugin.register(
     "mft_property", doc="Property loss: a function of the scaled difference of labels and output. "
 )
 def loss_mft_property() -> list[Argument]:
     """Options of the loss ``mft_property``."""
     return [
-        _property_name_argument(),
-        _task_dim_argument(),
-        Argument(
+        _property_name(several=True),
+        _task_dim(),
+        _at_least(
+            "weight",
+            [float, int, list[float], list[int]],
+            0,
+            1.0,
+            "Weight of the property in the loss; a list for several properties.",
+        ),
+        _choice(
             "loss_func",
-            str,
-            optional=True,
-            default="smooth_mae",
-            **_one_of(LOSS_FUNCTIONS),
-            doc="mse, mae, rmse, or smooth_mae (Huber with `beta`) of the difference divided by "
-            "the scale of the head; extensive properties are compared per atom. mape: mean "
-            "absolute relative error, |label - output| / |label + 1e-3|, in the unit of the label.",
+            LOSS_FUNCTIONS,
+            "smooth_mae",
+            "mse, mae, rmse, or smooth_mae (Huber with `beta`) of the difference divided by the "
+            "scale of the head; extensive properties are compared per atom. gaussian_nll: negative "
+            "log-likelihood of a normal distribution, with `predict_variance` in the fitting net. "
+            "mape: mean absolute relative error, |label - output| / |label + 1e-3|, in the unit of "
+            "the label.",
         ),
         Argument(
             "beta",
@@ -155,16 +333,14 @@ def loss_mft_property() -> list[Argument]:
             default=1.0,
             doc="Where smooth_mae turns from quadratic to linear, in units of the scale.",
         ),
-        Argument(
+        _choice(
             "reduction",
-            str,
-            optional=True,
-            default="mean",
-            **_one_of(REDUCTIONS),
-            doc="mean: average over the frames of a batch, so that the gradient does not follow "
-            "the batch size. sum: deepmd-kit's native property loss (rmse and mape are always "
-            "means). Under gradient clipping and in the balance with a force-field branch, a sum "
-            "over n frames weighs n times as much.",
+            REDUCTIONS,
+            "mean",
+            "mean: average over the frames of a batch, so that the gradient does not follow the "
+            "batch size. sum: deepmd-kit's native property loss (rmse and mape are always means). "
+            "Under gradient clipping and in the balance with a force-field branch, a sum over n "
+            "frames weighs n times as much.",
         ),
         Argument(
             "start_pref",
@@ -181,14 +357,34 @@ def loss_mft_property() -> list[Argument]:
             doc="Prefactor when the learning rate goes to zero: like the energy and force "
             "prefactors, pref = limit_pref + (start_pref - limit_pref) * lr / start_lr.",
         ),
+        _missing_labels(),
+        _metric(
+            METRICS,
+            ["mae", "rmse"],
+            "What `lcurve.out` shows, in the unit of the label (per atom if extensive). r2 is that "
+            "of the displayed batch.",
+        ),
+    ]
+
+
+@loss_args_plugin.register("mft_classification", doc="Cross-entropy of class logits. ")
+def loss_mft_classification() -> list[Argument]:
+    """Options of the loss ``mft_classification``."""
+    return [
+        _property_name(several=False),
+        _num_classes(),
         Argument(
-            "metric",
-            list[str],
+            "class_weights",
+            list[float],
             optional=True,
-            default=["mae", "rmse"],
-            extra_check=lambda names: all(name in METRICS for name in names),
-            extra_check_errmsg=f"must be a list of {', '.join(METRICS)}",
-            doc="What `lcurve.out` shows, in the unit of the label (per atom if extensive).",
+            default=None,
+            doc="Weight of each class in the loss; all 1 if left out.",
+        ),
+        _missing_labels(),
+        _metric(
+            CLASS_METRICS,
+            ["accuracy"],
+            "What `lcurve.out` shows, over the displayed batch. roc_auc is for two classes.",
         ),
     ]
 
@@ -202,20 +398,46 @@ def loss_mft_property() -> list[Argument]:
 def loss_mft_force_field() -> list[Argument]:
     """Options of the loss ``mft_force_field``."""
     return [
-        Argument(
+        _at_least(
             "lambda_reg",
+            [float, int],
+            0,
+            1.0,
+            "Weight of the force-field loss (MFT, Eq. 11). A step trains one branch, drawn with "
+            "`model_prob`, so on average the training minimises model_prob[property] * pref * "
+            "L_property + model_prob[force field] * lambda_reg * (pref_e L_E + pref_f L_F + "
+            "pref_v L_V).",
+        ),
+        _choice(
+            "force_reduction",
+            FORCE_REDUCTIONS,
+            "atom",
+            "atom: deepmd-kit's mean over all atoms of a batch. structure: the mean over the atoms "
+            "of a structure, then over structures (JMP, section 4.2); it differs where a batch "
+            "holds structures of several sizes.",
+        ),
+        Argument(
+            "energy_scale",
             [float, int],
             optional=True,
             default=1.0,
-            extra_check=lambda value: value >= 0,
-            extra_check_errmsg="must not be negative",
-            doc="Weight of the force-field loss (MFT, Eq. 11). A step trains one branch, drawn "
-            "with `model_prob`, so on average the training minimises model_prob[property] * pref "
-            "* L_property + model_prob[force field] * lambda_reg * (pref_e L_E + pref_f L_F + "
-            "pref_v L_V).",
+            doc="Unit in eV in which energy and virial differences are measured; JMP takes the "
+            "spread of a data set's energies beyond their per-element reference (which deepmd-kit "
+            "subtracts as the bias).",
+        ),
+        Argument(
+            "force_scale",
+            [float, int],
+            optional=True,
+            default=1.0,
+            doc="Unit in eV/Angstrom in which force differences are measured; JMP takes the rms of "
+            "a data set's forces.",
         ),
         *native_arguments("loss", "ener"),
     ]
+
+
+# --- the printed reference --------------------------------------------------------------------
 
 
 def reference() -> dict[str, str]:
@@ -227,12 +449,12 @@ def reference() -> dict[str, str]:
         Text by ``kind/type``, for instance ``loss/mft_property``.
     """
     model = model_mft()
-    heads = model.sub_fields["fitting_net"].sub_variants["type"].choice_dict.values()
     texts = {"model/mft": _text(Argument("mft", dict, _without_native(model), doc=model.doc))}
-    for head in heads:
-        texts[f"fitting_net/{head.name}"] = _text(head)
+    for head in HEADS:
+        texts[f"fitting_net/{head().name}"] = _text(head())
     for name, fields in (
         ("mft_property", loss_mft_property()),
+        ("mft_classification", loss_mft_classification()),
         ("mft_force_field", loss_mft_force_field()),
     ):
         texts[f"loss/{name}"] = _text(Argument(name, dict, fields))

@@ -31,7 +31,7 @@ def test_inputs_pass_and_defaults_are_filled():
         ("fitting_net", "neurons", [8], "neurons"),
         ("fitting_net", "task_dim", "one", "task_dim"),
         ("fitting_net", "task_dim", 0, "at least 1"),
-        ("fitting_net", "readout", "median", "must be one of mean, sum, max"),
+        ("fitting_net", "readout", "median", "must be one of mean, sum, max, attention"),
         ("fitting_net", "bias", "atom", "must be one of element, mean, none"),
         ("fitting_net", "property_name", "dipole", "taken by deepmd-kit"),
         ("loss", "loss_func", "l7", "must be one of smooth_mae"),
@@ -58,7 +58,7 @@ def test_another_fitting_net_in_an_mft_model_is_refused():
 def test_negative_lambda_is_refused():
     config = mft_input()
     config["loss_dict"]["GFN2"]["lambda_reg"] = -1.0
-    with pytest.raises(ArgumentError, match="must not be negative"):
+    with pytest.raises(ArgumentError, match="must be at least 0"):
         resolved(config)
 
 

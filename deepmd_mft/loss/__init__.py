@@ -1,6 +1,7 @@
-"""The losses ``mft_property`` and ``mft_force_field``; importing this package registers them."""
+"""The losses of this package; importing it registers them."""
 
+from deepmd_mft.loss.classification_loss import MFTClassificationLoss
 from deepmd_mft.loss.force_field import MFTForceFieldLoss
 from deepmd_mft.loss.property_loss import MFTPropertyLoss
 
-__all__ = ["MFTForceFieldLoss", "MFTPropertyLoss"]
+__all__ = ["MFTClassificationLoss", "MFTForceFieldLoss", "MFTPropertyLoss"]

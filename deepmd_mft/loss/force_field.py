@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import torch
 from deepmd.pt.loss.ener import EnergyStdLoss
 from deepmd.pt.loss.loss import TaskLoss
 
+from deepmd_mft.errors import UserError
+
 if TYPE_CHECKING:
-    import torch
     from deepmd.utils.data import DataRequirementItem
 
 
@@ -16,7 +18,10 @@ if TYPE_CHECKING:
 class MFTForceFieldLoss(EnergyStdLoss):
     """deepmd-kit's energy, force and virial loss times ``lambda_reg``.
 
-    The regulariser of multi-task fine-tuning (MFT, arXiv 2601.08486, Eqs. 10 and 11).
+    The regulariser of multi-task fine-tuning (MFT, arXiv 2601.08486, Eqs. 10 and 11). With
+    ``force_reduction: structure`` the force term is JMP's (arXiv 2310.16802, section 4.2): the mean
+    over the atoms of a structure, then over the structures of the batch, so that the many atoms of
+    a large structure do not outweigh a small one.
 
     Parameters
     ----------
@@ -24,15 +29,43 @@ class MFTForceFieldLoss(EnergyStdLoss):
         Learning rate at the first step, for the prefactors' schedules.
     lambda_reg : float
         Weight of the whole loss.
+    force_reduction : {"atom", "structure"}
+        ``atom`` is deepmd-kit's mean over all atoms of a batch.
+    energy_scale, force_scale : float
+        Units (eV and eV/Angstrom) in which the differences are measured: the spread of a data
+        set's energies beyond its linear reference, and the rms of its forces (JMP, section 4.1).
     **kwargs
         Those of deepmd-kit's ``ener`` loss.
     """
 
     def __init__(
-        self, starter_learning_rate: float = 1.0, lambda_reg: float = 1.0, **kwargs: Any
+        self,
+        starter_learning_rate: float = 1.0,
+        lambda_reg: float = 1.0,
+        force_reduction: str = "atom",
+        energy_scale: float = 1.0,
+        force_scale: float = 1.0,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(starter_learning_rate=starter_learning_rate, **kwargs)
         self.lambda_reg = lambda_reg
+        self.force_reduction = force_reduction
+        self.arguments = {
+            "starter_learning_rate": starter_learning_rate,
+            "lambda_reg": lambda_reg,
+            "force_reduction": force_reduction,
+            "energy_scale": energy_scale,
+            "force_scale": force_scale,
+            **kwargs,
+        }
+        super().__init__(
+            starter_learning_rate=starter_learning_rate,
+            **in_units_of(kwargs, energy_scale, force_scale),
+        )
+        if force_reduction == "structure" and (self.has_pf or self.has_gf or self.relative_f):
+            raise UserError(
+                "force_reduction: structure goes with the plain force term; remove the atom_pref, "
+                "generalized and relative force options, or set force_reduction: atom"
+            )
 
     def forward(
         self,
@@ -47,7 +80,31 @@ class MFTForceFieldLoss(EnergyStdLoss):
         model_pred, loss, more_loss = super().forward(
             input_dict, model, label, natoms, learning_rate, mae
         )
+        if self.force_reduction == "structure" and self.has_f and label.get("find_force", 0.0):
+            coefficient = learning_rate / self.starter_learning_rate
+            pref = self.limit_pref_f + (self.start_pref_f - self.limit_pref_f) * coefficient
+            mask = model_pred["mask"]
+            per_atom = self._force_distance(model_pred["force"], label["force"], mask)
+            per_structure = per_atom.sum(dim=1) / mask.sum(dim=1)
+            loss = loss + pref * (per_structure.mean() - per_atom.sum() / mask.sum())
         return model_pred, self.lambda_reg * loss, more_loss
+
+    def _force_distance(
+        self, predicted: torch.Tensor, target: torch.Tensor, mask: torch.Tensor
+    ) -> torch.Tensor:
+        """Return what each atom contributes to deepmd-kit's force loss, nf x nloc."""
+        difference = (predicted - target).reshape(*mask.shape, 3)
+        if self.f_use_norm:
+            difference = torch.linalg.vector_norm(difference, dim=-1, keepdim=True)
+        if self.use_huber:
+            delta = self._huber_delta_force
+            size = difference.abs()
+            error = torch.where(size <= delta, 0.5 * size**2, delta * (size - 0.5 * delta))
+        elif self.loss_func == "mse":
+            error = difference.square()
+        else:
+            error = difference.abs()
+        return error.mean(dim=-1) * mask
 
     @property
     def label_requirement(self) -> list[DataRequirementItem]:
@@ -65,13 +122,32 @@ class MFTForceFieldLoss(EnergyStdLoss):
 
     def serialize(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
-        return {
-            **super().serialize(),
-            "@class": "MFTForceFieldLoss",
-            "lambda_reg": self.lambda_reg,
-        }
+        return {"@class": "MFTForceFieldLoss", "@version": 1, **self.arguments}
 
     @classmethod
     def deserialize(cls, data: dict[str, Any]) -> MFTForceFieldLoss:
         """Build the loss from :meth:`serialize`'s dict."""
         return cls(**{key: value for key, value in data.items() if not key.startswith("@")})
+
+
+def in_units_of(options: dict[str, Any], energy_scale: float, force_scale: float) -> dict[str, Any]:
+    """Return ``ener`` options that measure differences in other units.
+
+    Dividing a difference by a scale s divides a squared or Huber term by s^2 (with the Huber delta
+    multiplied by s) and an absolute one by s; so prefactors and deltas say it all. The virial is an
+    energy.
+    """
+    if energy_scale == 1.0 and force_scale == 1.0:
+        return options
+    power = 2 if options.get("loss_func", "mse") == "mse" else 1
+    scaled = dict(options)
+    for term, scale in (("e", energy_scale), ("f", force_scale), ("v", energy_scale)):
+        for end in ("start", "limit"):
+            key = f"{end}_pref_{term}"
+            if key in scaled:
+                scaled[key] = scaled[key] / scale**power
+    delta = options.get("huber_delta", 0.01)
+    deltas = list(delta) if isinstance(delta, (list, tuple)) else [delta] * 3
+    scales = (energy_scale, force_scale, energy_scale)
+    scaled["huber_delta"] = [d * s for d, s in zip(deltas, scales, strict=True)]
+    return scaled

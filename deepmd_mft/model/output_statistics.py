@@ -41,7 +41,13 @@ class OutputStatistics:
 
 
 def fit_output_statistics(
-    labels: np.ndarray, counts: np.ndarray, *, readout: str, bias: str, property_name: str
+    labels: np.ndarray,
+    counts: np.ndarray,
+    weights: np.ndarray | None = None,
+    *,
+    readout: str,
+    bias: str,
+    property_name: str,
 ) -> OutputStatistics:
     """Fit the bias and scale of a property head.
 
@@ -51,8 +57,10 @@ def fit_output_statistics(
         Labels of the training frames, nframes x task_dim. NaN marks a missing entry.
     counts : np.ndarray
         Atoms of each type in each frame, nframes x ntypes.
+    weights : np.ndarray, optional
+        How much the bias of each type counts in a frame, nframes x ntypes; the counts by default.
     readout : str
-        ``mean``, ``sum`` or ``max``.
+        ``mean``, ``sum``, ``max`` or ``attention``.
     bias : str
         ``element``, ``mean`` or ``none``.
     property_name : str
@@ -68,17 +76,26 @@ def fit_output_statistics(
         If a component has fewer than two different labels.
     """
     labels, counts = _as_arrays(labels, counts)
+    weights = counts if weights is None else weights
     _require_variation(labels, property_name)
-    bias_out = fit_bias(labels, counts, readout=readout, bias=bias)
+    bias_out = fit_bias(labels, counts, weights, readout=readout, bias=bias)
     natoms = counts.sum(axis=1, keepdims=True)
     per_atom = natoms if readout == "sum" else np.ones_like(natoms)
-    left = (labels - _reduce_bias(bias_out, counts, readout)) / per_atom
+    constant = weights @ bias_out if readout == "sum" else (weights @ bias_out) / natoms
+    left = (labels - constant) / per_atom
     floor = SCALE_FLOOR * np.nanstd(labels / per_atom, axis=0)
     scale = np.maximum(np.sqrt(np.nanmean(left**2, axis=0)), floor)
     return OutputStatistics(bias_out, scale, unseen=counts.sum(axis=0) == 0)
 
 
-def fit_bias(labels: np.ndarray, counts: np.ndarray, *, readout: str, bias: str) -> np.ndarray:
+def fit_bias(
+    labels: np.ndarray,
+    counts: np.ndarray,
+    weights: np.ndarray | None = None,
+    *,
+    readout: str,
+    bias: str,
+) -> np.ndarray:
     """Fit the constant that is added to every atom's output.
 
     For bias ``element`` the least squares of MFT (arXiv 2601.08486, Eq. 17),
@@ -89,7 +106,7 @@ def fit_bias(labels: np.ndarray, counts: np.ndarray, *, readout: str, bias: str)
 
     Parameters
     ----------
-    labels, counts, readout, bias
+    labels, counts, weights, readout, bias
         As for :func:`fit_output_statistics`.
 
     Returns
@@ -98,13 +115,14 @@ def fit_bias(labels: np.ndarray, counts: np.ndarray, *, readout: str, bias: str)
         ntypes x task_dim, in the unit of the label.
     """
     labels, counts = _as_arrays(labels, counts)
+    weights = counts if weights is None else weights
     bias_out = np.zeros((counts.shape[1], labels.shape[1]))
     if bias == "none":
         return bias_out
     for component, y in enumerate(labels.T):
         known = np.isfinite(y)
         bias_out[:, component] = _fit_component(
-            y[known], counts[known], readout=readout, per_element=bias == "element"
+            y[known], weights[known], readout=readout, per_element=bias == "element"
         )
     return bias_out
 
@@ -135,28 +153,23 @@ def _require_variation(labels: np.ndarray, property_name: str) -> None:
             )
 
 
-def _fit_component(y: np.ndarray, n: np.ndarray, *, readout: str, per_element: bool) -> np.ndarray:
+def _fit_component(
+    y: np.ndarray, weights: np.ndarray, *, readout: str, per_element: bool
+) -> np.ndarray:
     """Return the bias of each type (ntypes) for one component."""
-    natoms = n.sum(axis=1)
+    ntypes = weights.shape[1]
     if readout == "max":
-        return np.full(n.shape[1], y.mean())
+        return np.full(ntypes, y.mean())
+    total = weights.sum(axis=1)
     if not per_element:
-        return np.full(n.shape[1], y.mean() if readout == "mean" else (y / natoms).mean())
-    target = natoms * y if readout == "mean" else y
-    single = (natoms @ target) / (natoms @ natoms)
-    normal = n.T @ n
+        return np.full(ntypes, (y / total).mean() if readout == "sum" else y.mean())
+    target = y if readout == "sum" else total * y
+    single = (total @ target) / (total @ total)
+    normal = weights.T @ weights
     seen = np.diag(normal) > 0
     ridge = np.diag(RIDGE * np.diag(normal))
-    deviation = np.zeros(n.shape[1])
+    deviation = np.zeros(ntypes)
     deviation[seen] = np.linalg.solve(
-        (normal + ridge)[np.ix_(seen, seen)], (n.T @ (target - natoms * single))[seen]
+        (normal + ridge)[np.ix_(seen, seen)], (weights.T @ (target - total * single))[seen]
     )
     return single + deviation
-
-
-def _reduce_bias(bias: np.ndarray, counts: np.ndarray, readout: str) -> np.ndarray:
-    """Return what the bias alone predicts (nframes x task_dim)."""
-    if readout == "sum":
-        return counts @ bias
-    # For max every type has the same bias, so the mean is that value.
-    return (counts @ bias) / counts.sum(axis=1, keepdims=True)

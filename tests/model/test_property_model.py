@@ -142,7 +142,7 @@ def test_statistics_name_what_is_missing():
     [
         ({"property_name": "energy"}, "taken by deepmd-kit"),
         ({"readout": "sum"}, "contradict"),
-        ({"readout": "median"}, "one of mean, sum, max"),
+        ({"readout": "median"}, "one of mean, sum, max, attention"),
     ],
 )
 def test_bad_options_are_refused(net, message):

@@ -1,0 +1,248 @@
+"""Fine-tune a pretrained DPA-3 on the QM9 gap, with and without the force-field branch.
+
+Runs the two strategies side by side with `dp`, one thread each, then freezes both models and tests
+them in and out of distribution. Every command is printed before it runs, so that it can be run by
+hand. A run that was interrupted goes on at its last checkpoint; a finished one is not repeated.
+
+    python examples/qm9_gap/quickstart.py        # from the repository's root: `make quickstart`
+
+Writes runs/<strategy>/ (input, log, lcurve.out, checkpoints, frozen model), runs/table.md,
+runs/table.json and runs/learning_curves.png.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+
+mpl.use("Agg")
+import matplotlib.pyplot as plt
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+STRATEGIES = {"ft": "plain fine-tuning (FT)", "mft": "multi-task fine-tuning (MFT)"}
+SETS = {"id_test": "ID", "ood_test": "OOD"}
+ONE_THREAD = {
+    "OMP_NUM_THREADS": "1",
+    "DP_INTRA_OP_PARALLELISM_THREADS": "1",
+    "DP_INTER_OP_PARALLELISM_THREADS": "1",
+    "NUM_WORKERS": "0",  # loader processes would compete with the trainings for the cores
+}
+
+
+def main() -> int:
+    """Train, freeze, test, report."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--runs", type=Path, default=HERE / "runs", help="where to write")
+    parser.add_argument("--steps", type=int, help="property steps; the templates' if left out")
+    args = parser.parse_args()
+    start = time.monotonic()
+    folders = {name: prepare(args.runs / name, name, args.steps) for name in STRATEGIES}
+    print(f"Training FT and MFT side by side in {args.runs} (a few minutes) ...", flush=True)
+    wait({name: train(folder) for name, folder in folders.items()}, folders)
+    for name, folder in folders.items():
+        dp(folder, "freeze", "-o", "model", *(["--head", "property"] if name == "mft" else []))
+    errors = {"composition least squares": composition_baseline()}
+    for name, folder in folders.items():
+        errors[STRATEGIES[name]] = {key: test(folder, key) for key in SETS}
+    minutes = (time.monotonic() - start) / 60
+    write_report(args.runs, errors, minutes)
+    plot_learning_curves(args.runs / "learning_curves.png", folders)
+    print((args.runs / "table.md").read_text())
+    print(f"{minutes:.1f} minutes. Table and learning curves are in {args.runs}")
+    return 0
+
+
+# --- training -----------------------------------------------------------------------------------
+
+
+def prepare(folder: Path, name: str, steps: int | None) -> Path:
+    """Make the folder of a run: the template as input.json, and links to data and checkpoint."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config = json.loads((ROOT / "input_templates" / "small" / f"input_{name}.json").read_text())
+    if steps:
+        training = config["training"]
+        share = training.get("model_prob", {}).get("property", 1.0)
+        training["numb_steps"] = round(steps / share)
+    text = json.dumps(config, indent=2)
+    path = folder / "input.json"
+    if path.is_file() and path.read_text() != text:
+        kept = folder.with_name(f"{name}.until-{time.strftime('%Y%m%d-%H%M%S')}")
+        folder.rename(kept)
+        print(f"The input of {name} has changed; the run so far is kept in {kept}", flush=True)
+        folder.mkdir()
+    path.write_text(text)
+    for link in ("data", "pretrained"):
+        if not (folder / link).exists():
+            (folder / link).symlink_to(os.path.relpath(HERE / link, folder))
+    return folder
+
+
+def train(folder: Path) -> subprocess.Popen[bytes] | None:
+    """Start `dp --pt train`, from the last checkpoint if there is one; None if it is finished."""
+    numb_steps = json.loads((folder / "input.json").read_text())["training"]["numb_steps"]
+    if (folder / f"model.ckpt-{numb_steps}.pt").is_file():
+        print(f"  {folder.name}: finished before", flush=True)
+        return None
+    start = ["--finetune", "pretrained/model.pt"]
+    if (folder / "checkpoint").is_file():
+        start = ["--restart", (folder / "checkpoint").read_text().strip()]
+    command = ["dp", "--pt", "train", "input.json", *start]
+    print(f"  (cd {folder}; {' '.join(command)})", flush=True)
+    with (folder / "train.log").open("ab") as log:
+        return subprocess.Popen(
+            command, cwd=folder, env=environment(), stdout=log, stderr=subprocess.STDOUT
+        )
+
+
+def wait(runs: dict[str, subprocess.Popen[bytes] | None], folders: dict[str, Path]) -> None:
+    """Show the progress of the trainings until they end."""
+    waiting = {name: run for name, run in runs.items() if run is not None}
+    shown = 0.0
+    while waiting:
+        time.sleep(1)
+        for name, run in list(waiting.items()):
+            if run.poll() is None:
+                continue
+            if run.returncode:
+                log = (folders[name] / "train.log").read_text().splitlines()
+                sys.exit("\n".join([*log[-15:], f"quickstart: {name} failed, see above"]))
+            del waiting[name]
+        if time.monotonic() - shown > 20:
+            shown = time.monotonic()
+            steps = [f"{name} at step {last_step(folders[name])}" for name in waiting]
+            print("  " + ", ".join(steps), flush=True)
+
+
+def last_step(folder: Path) -> int:
+    """Return the last step in lcurve.out."""
+    path = folder / "lcurve.out"
+    lines = path.read_text().splitlines() if path.is_file() else []
+    rows = [line for line in lines if line.strip() and not line.startswith("#")]
+    return int(rows[-1].split()[0]) if rows else 0
+
+
+def environment() -> dict[str, str]:
+    """Return the environment of one training: one thread, and this Python's `dp` first."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    return {**os.environ, **ONE_THREAD, "PATH": path}
+
+
+def dp(folder: Path, *arguments: str) -> str:
+    """Run `dp --pt`; return what it printed."""
+    command = ["dp", "--pt", *arguments]
+    print(f"  (cd {folder}; {' '.join(command)})", flush=True)
+    done = subprocess.run(
+        command, cwd=folder, env=environment(), capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        sys.exit(done.stdout + done.stderr + f"quickstart: `{' '.join(command)}` failed")
+    return done.stdout + done.stderr
+
+
+# --- testing ------------------------------------------------------------------------------------
+
+
+def test(folder: Path, name: str) -> dict[str, float]:
+    """Return MAE and RMSE as `dp --pt test` prints them, in Hartree."""
+    log = dp(folder, "test", "-m", "model.pth", "-s", f"data/{name}", "-n", "0")
+    return {
+        metric: float(re.findall(rf"PROPERTY {metric}\s*: (\S+)", log)[-1])
+        for metric in ("MAE", "RMSE")
+    }
+
+
+def composition_baseline() -> dict[str, dict[str, float]]:
+    """Return the errors of least squares on the atomic fractions of the training molecules."""
+    fractions, gap = load("train")
+    coefficients = np.linalg.lstsq(fractions, gap, rcond=None)[0]
+    errors = {}
+    for name in SETS:
+        fractions, gap = load(name)
+        difference = fractions @ coefficients - gap
+        errors[name] = {
+            "MAE": float(np.abs(difference).mean()),
+            "RMSE": float(np.sqrt(np.mean(difference**2))),
+        }
+    return errors
+
+
+def load(name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return atomic fractions (nframes x ntypes) and gaps (nframes) of a set."""
+    folder = HERE / "data" / name
+    ntypes = len((folder / "type_map.raw").read_text().split())
+    types = np.concatenate([np.load(p) for p in sorted(folder.rglob("real_atom_types.npy"))])
+    gap = np.concatenate([np.load(p) for p in sorted(folder.rglob("gap.npy"))])
+    counts = np.stack([(types == i).sum(axis=1) for i in range(ntypes)], axis=1)
+    return counts / counts.sum(axis=1, keepdims=True), gap.ravel()
+
+
+# --- reporting ----------------------------------------------------------------------------------
+
+
+def write_report(runs: Path, errors: dict[str, Any], minutes: float) -> None:
+    """Write the table as Markdown and JSON."""
+    labels = len(load("train")[1])
+    lines = [
+        f"QM9 HOMO-LUMO gap, {labels} labelled molecules, errors in milli-Hartree on "
+        + " and ".join(f"{len(load(name)[1])} {kind}" for name, kind in SETS.items())
+        + " test molecules:",
+        "",
+        "| model | ID RMSE | ID MAE | OOD RMSE | OOD MAE |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    for model, sets in errors.items():
+        cells = [f"{1000 * sets[s][metric]:.1f}" for s in SETS for metric in ("RMSE", "MAE")]
+        lines.append(f"| {model} | " + " | ".join(cells) + " |")
+    (runs / "table.md").write_text("\n".join(lines) + "\n")
+    record = {"unit": "Hartree", "labels": labels, "minutes": minutes, "errors": errors}
+    (runs / "table.json").write_text(json.dumps(record, indent=2) + "\n")
+
+
+def read_lcurve(folder: Path) -> dict[str, np.ndarray]:
+    """Read lcurve.out; columns by their names in its header."""
+    path = folder / "lcurve.out"
+    names = path.read_text().splitlines()[0].lstrip("# ").split()
+    return dict(zip(names, np.loadtxt(path, ndmin=2).T, strict=True))
+
+
+def smooth(values: np.ndarray, width: int = 5) -> np.ndarray:
+    """Return the mean of each value and those before it, `width` at most."""
+    return np.array([values[max(0, i + 1 - width) : i + 1].mean() for i in range(len(values))])
+
+
+def plot_learning_curves(path: Path, folders: dict[str, Path]) -> None:
+    """Draw the property errors of both runs, and the force error that MFT holds down."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    for (name, folder), colour in zip(folders.items(), ("#d55e00", "#0072b2"), strict=True):
+        curve = read_lcurve(folder)
+        head = "_property" if name == "mft" else ""
+        share = 0.5 if name == "mft" else 1.0
+        steps = curve["step"] * share
+        for part, style, label in (("trn", ":", "training"), ("val", "-", "validation")):
+            error = 1000 * smooth(curve[f"rmse_{part}{head}"])
+            left.plot(steps, error, style, color=colour, label=f"{name.upper()}, {label}")
+        if name == "mft":
+            force = smooth(curve["rmse_f_val_GFN2"])
+            right.plot(steps, force, "-", color=colour, label="MFT, validation")
+    left.set(xlabel="property steps", ylabel="gap RMSE (milli-Hartree)", yscale="log")
+    right.set(xlabel="property steps", ylabel="force RMSE (eV/Å)", title="GFN2-xTB branch")
+    left.set_title("Property branch (batches shown, mean of 5)")
+    left.legend()
+    right.legend()
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

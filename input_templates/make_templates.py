@@ -1,0 +1,320 @@
+"""Write every input template from one table; nothing in this folder is edited by hand.
+
+    python input_templates/make_templates.py            # write the files
+    python input_templates/make_templates.py --check    # say which ones differ, write nothing
+
+Paths in the templates are relative to the folder in which `dp` runs: training data in `data/`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+
+ELEMENTS = (
+    "H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge As Se "
+    "Br Kr Rb Sr Y Zr Nb Mo Tc Ru Rh Pd Ag Cd In Sn Sb Te I Xe Cs Ba La Ce Pr Nd Pm Sm Eu Gd Tb "
+    "Dy Ho Er Tm Yb Lu Hf Ta W Re Os Ir Pt Au Hg Tl Pb Bi Po At Rn Fr Ra Ac Th Pa U Np Pu Am Cm "
+    "Bk Cf Es Fm Md No Lr Rf Db Sg Bh Hs Mt Ds Rg Cn Nh Fl Mc Lv Ts Og"
+).split()
+
+STRATEGIES = ("scratch", "ft", "lp", "mft")
+
+
+@dataclass(frozen=True)
+class Target:
+    """A property: how its head and loss are set (MFT, Tables 6 and 7 and section D.2)."""
+
+    folder: str
+    head: dict[str, Any]
+    loss_func: str = "mse"
+    auxiliary: str = "SPICE2"  # the branch of DPA-3.1-3M that MFT keeps
+    steps: int = 100_000
+    mft_steps: int = 100_000
+
+
+QM9_GAP = Target(
+    folder=".", head={"property_name": "gap", "task_dim": 1, "intensive": True, "bias": "element"}
+)
+TARGETS = (QM9_GAP,)
+
+
+@dataclass(frozen=True)
+class Size:
+    """A network, its pretraining and its training: published or for a laptop."""
+
+    folder: str
+    type_map: list[str]
+    descriptor: dict[str, Any]
+    energy_net: dict[str, Any]
+    property_net: dict[str, Any]
+    learning_rate: dict[str, Any]
+    force_field_loss: dict[str, Any]
+    property_loss: dict[str, Any]
+    training: dict[str, Any]
+    property_batch: int | str
+    force_field_batch: int | str
+    validation: dict[str, Any]
+    head: str | None = None  # the pretrained force-field branch; None: the target's
+    model_prob: float = 0.5  # of the property branch
+    steps: int | None = None  # of the property; None: the target's
+    dim_case_embd: int = 0
+
+
+def published() -> Size:
+    """DPA-3.1-3M as in Table 8 of the MFT paper and its published inputs."""
+    net = {"neuron": [240, 240, 240], "resnet_dt": True, "seed": 1}
+    return Size(
+        folder=".",
+        type_map=ELEMENTS,
+        descriptor={
+            "type": "dpa3",
+            "repflow": {
+                "n_dim": 128,
+                "e_dim": 64,
+                "a_dim": 32,
+                "nlayers": 16,
+                "e_rcut": 6.0,
+                "e_rcut_smth": 5.3,
+                "e_sel": 1200,
+                "a_rcut": 4.0,
+                "a_rcut_smth": 3.5,
+                "a_sel": 300,
+                "axis_neuron": 4,
+                "fix_stat_std": 0.3,
+                "a_compress_rate": 1,
+                "a_compress_e_rate": 2,
+                "a_compress_use_split": True,
+                "update_angle": True,
+                "smooth_edge_update": True,
+                "use_dynamic_sel": True,
+                "sel_reduce_factor": 10.0,
+                "use_exp_switch": True,
+                "update_style": "res_residual",
+                "update_residual": 0.1,
+                "update_residual_init": "const",
+            },
+            "activation_function": "silut:3.0",
+            "precision": "float32",
+            "use_tebd_bias": False,
+            "concat_output_tebd": False,
+        },
+        energy_net={**net, "activation_function": "silut:3.0", "precision": "float32"},
+        property_net={**net, "activation_function": "tanh"},
+        learning_rate={"type": "exp", "start_lr": 1e-3, "stop_lr": 1e-5, "decay_steps": 1000},
+        force_field_loss={
+            "start_pref_e": 0.2,
+            "limit_pref_e": 20,
+            "start_pref_f": 100,
+            "limit_pref_f": 60,
+            "start_pref_v": 0.0,
+            "limit_pref_v": 0.0,
+        },
+        # deepmd-kit's property loss, with which the paper was made, sums over the batch
+        property_loss={"reduction": "sum", "metric": ["mae", "rmse"]},
+        training={
+            "gradient_max_norm": 5.0,
+            "max_ckpt_keep": 1000000,
+            "seed": 10,
+            "disp_file": "lcurve.out",
+            "disp_freq": 200,
+            "save_freq": 200,
+        },
+        property_batch="auto:512",
+        force_field_batch="auto:128",
+        validation={"batch_size": 1},
+        dim_case_embd=31,
+    )
+
+
+def laptop() -> Size:
+    """Return the network of small/pretrain.json; its checkpoint: examples/qm9_gap/pretrained.
+
+    How the regime was chosen, on validation data: examples/qm9_gap/README.md.
+    """
+    pretrain = json.loads((HERE / "small" / "pretrain.json").read_text())
+    (head,) = pretrain["model"]["model_dict"]
+    shared = pretrain["model"]["shared_dict"]
+    return Size(
+        folder="small",
+        type_map=shared["type_map_all"],
+        descriptor=shared["dpa3_descriptor"],
+        energy_net=pretrain["model"]["model_dict"][head]["fitting_net"],
+        property_net={
+            "neuron": [120, 120, 120],
+            "resnet_dt": True,
+            "activation_function": "tanh",
+            "precision": "float32",
+            "seed": 1,
+        },
+        learning_rate={"type": "cosine", "start_lr": 1e-3, "stop_lr": 1e-5, "warmup_steps": 50},
+        force_field_loss={
+            "start_pref_e": 20,
+            "limit_pref_e": 20,
+            "start_pref_f": 60,
+            "limit_pref_f": 60,
+            "start_pref_v": 0,
+            "limit_pref_v": 0,
+        },
+        property_loss={"reduction": "sum", "metric": ["mae", "rmse"]},
+        training={
+            "gradient_max_norm": 5.0,
+            "seed": 1,
+            "disp_file": "lcurve.out",
+            "disp_freq": 100,
+            "save_freq": 500,
+        },
+        property_batch=32,
+        force_field_batch="auto:128",
+        validation={"batch_size": 50, "numb_btch": 2},
+        head=head,
+        steps=1500,
+    )
+
+
+def build(target: Target, size: Size, strategy: str) -> dict[str, Any]:
+    """Return the input of one target, network and strategy.
+
+    Parameters
+    ----------
+    target : Target
+    size : Size
+    strategy : {"scratch", "ft", "lp", "mft"}
+
+    Returns
+    -------
+    dict
+        For ``scratch`` and ``ft`` run ``dp --pt train``, with ``--finetune`` for ``ft``, ``lp``
+        and ``mft``.
+    """
+    head = size.head or target.auxiliary
+    name = target.head["property_name"]
+    dims = {"dim_case_embd": size.dim_case_embd} if strategy == "mft" and size.dim_case_embd else {}
+    property_net = {"type": "mft_property", **target.head, **size.property_net, **dims}
+    property_loss = {
+        "type": "mft_property",
+        "property_name": name,
+        "task_dim": target.head.get("task_dim", 1),
+        "loss_func": target.loss_func,
+        **size.property_loss,
+    }
+    property_data = data_part("train", "valid", size.property_batch, size.validation)
+    common = {"learning_rate": size.learning_rate}
+    if strategy != "mft":
+        descriptor = {**size.descriptor, **({"trainable": False} if strategy == "lp" else {})}
+        model = {
+            "type": "mft",
+            "type_map": size.type_map,
+            "descriptor": descriptor,
+            "fitting_net": property_net,
+        }
+        if strategy != "scratch":
+            model["finetune_head"] = "RANDOM"
+        steps = {"numb_steps": size.steps or target.steps}
+        training = {**property_data, **steps, **size.training}
+        config = {"model": model, **common, "loss": property_loss, "training": training}
+        return copy.deepcopy(config)
+    auxiliary_data = data_part("aux_train", "aux_valid", size.force_field_batch, size.validation)
+    share = size.model_prob
+    steps = round(size.steps / share) if size.steps else target.mft_steps
+    return copy.deepcopy(
+        {
+            "model": {
+                "shared_dict": {"type_map_all": size.type_map, "dpa3_descriptor": size.descriptor},
+                "model_dict": {
+                    head: {
+                        "type_map": "type_map_all",
+                        "descriptor": "dpa3_descriptor",
+                        "fitting_net": {"type": "ener", **size.energy_net, **dims},
+                        "finetune_head": head,
+                    },
+                    "property": {
+                        "type": "mft",
+                        "type_map": "type_map_all",
+                        "descriptor": "dpa3_descriptor",
+                        "fitting_net": property_net,
+                        "finetune_head": "RANDOM",
+                    },
+                },
+            },
+            **common,
+            "loss_dict": {
+                head: {"type": "mft_force_field", "lambda_reg": 1.0, **size.force_field_loss},
+                "property": property_loss,
+            },
+            "training": {
+                "model_prob": {head: 1 - share, "property": share},
+                "data_dict": {head: auxiliary_data, "property": property_data},
+                "numb_steps": steps,
+                **size.training,
+            },
+        }
+    )
+
+
+def data_part(
+    train: str, valid: str, batch_size: int | str, validation: dict[str, Any]
+) -> dict[str, Any]:
+    """Return the training and validation data of one branch."""
+    return {
+        "training_data": {"systems": f"data/{train}", "batch_size": batch_size},
+        "validation_data": {"systems": f"data/{valid}", **validation},
+    }
+
+
+def templates() -> dict[Path, str]:
+    """Return the text of every template by its path below this folder."""
+    texts = {}
+    for size in (published(), laptop()):
+        for target in TARGETS if size.folder == "." else (QM9_GAP,):
+            for strategy in STRATEGIES:
+                path = Path(size.folder) / target.folder / f"input_{strategy}.json"
+                texts[path] = json_text(build(target, size, strategy))
+    return texts
+
+
+def json_text(config: dict[str, Any]) -> str:
+    """Return indented JSON with lists of plain values on one line."""
+    lists: list[str] = []
+
+    def fold(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: fold(item) for key, item in value.items()}
+        if isinstance(value, list):
+            lists.append(json.dumps(value))
+            return f"@{len(lists) - 1}@"
+        return value
+
+    text = json.dumps(fold(config), indent=2)
+    for number, line in enumerate(lists):
+        text = text.replace(f'"@{number}@"', line, 1)
+    return text + "\n"
+
+
+def main() -> int:
+    """Write the templates, or compare them with what is there."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="compare, write nothing")
+    check = parser.parse_args().check
+    stale = []
+    for path, text in templates().items():
+        file = HERE / path
+        if file.is_file() and file.read_text() == text:
+            continue
+        stale.append(str(path))
+        if not check:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text)
+    print(f"{len(stale)} template(s) {'differ' if check else 'written'}: {', '.join(stale)}")
+    return 1 if check and stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
