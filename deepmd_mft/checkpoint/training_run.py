@@ -64,11 +64,7 @@ class TrainingRun:
         UserError
             If there is none, or it has to be said which.
         """
-        kinds = {
-            b.name: b
-            for b in self.branches
-            if b.is_mft_head or b.fitting_net.get("type") == "property"
-        }
+        kinds = {b.name: b for b in self.branches if b.is_property}
         if head is not None and head not in kinds:
             raise UserError(
                 f"{self.input_file} has no property branch '{head}'; it has "

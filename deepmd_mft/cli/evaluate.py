@@ -30,7 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--sets", nargs="+", metavar="NAME", help="which of them; all but aux* if left out"
     )
-    parser.add_argument("--head", help="branch of multi-task checkpoints; the property's by default")
+    parser.add_argument(
+        "--head", help="branch of multi-task checkpoints; the property's by default"
+    )
     parser.add_argument(
         "-o", "--out", type=Path, default=Path("evaluation"), help="folder to write: evaluation"
     )

@@ -7,7 +7,6 @@ because an error over the rest would flatter the model.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,6 +17,8 @@ from sklearn import metrics as sk
 from deepmd_mft.data.frames import ELEMENTS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from deepmd_mft.evaluation.structures import StructureSet
 
 REGRESSION = ("rmse", "mae", "r2", "max_error", "spearman")

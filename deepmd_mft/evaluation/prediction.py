@@ -260,7 +260,9 @@ def read_state(path: Path) -> dict[str, Any]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # noqa: BLE001  (torch raises many kinds on a broken file)
-        raise UserError(f"{path} cannot be read ({type(error).__name__}); is it complete?") from None
+        raise UserError(
+            f"{path} cannot be read ({type(error).__name__}); is it complete?"
+        ) from None
     return dict(state.get("model", state))
 
 
@@ -285,7 +287,9 @@ def property_branch(branches: dict[str, Any], path: Path, head: str | None) -> s
     if not found:
         raise UserError(_no_property(path, branches))
     if len(found) > 1:
-        raise UserError(f"{path} has several property heads: {', '.join(found)}; choose with --head")
+        raise UserError(
+            f"{path} has several property heads: {', '.join(found)}; choose with --head"
+        )
     return found[0]
 
 

@@ -117,9 +117,7 @@ class StructureSet:
         """Return path and SHA-256 of every folder, for the record."""
         return [{"path": str(f.resolve()), "sha256": folder_checksum(f)} for f in self.folders]
 
-    def batches(
-        self, type_map: list[str], atoms_per_batch: int = ATOMS_PER_BATCH
-    ) -> list[Batch]:
+    def batches(self, type_map: list[str], atoms_per_batch: int = ATOMS_PER_BATCH) -> list[Batch]:
         """Return all structures in batches of equal size, smallest first.
 
         Parameters
@@ -214,6 +212,4 @@ def _is_set(folder: Path) -> bool:
 
 
 def _holds_data(folder: Path) -> bool:
-    return folder.is_dir() and (
-        _is_set(folder) or next(folder.rglob("type.raw"), None) is not None
-    )
+    return folder.is_dir() and (_is_set(folder) or next(folder.rglob("type.raw"), None) is not None)

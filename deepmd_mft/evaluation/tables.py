@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import importlib.metadata
 import json
 from dataclasses import dataclass
@@ -141,16 +141,14 @@ def evaluate(
                     if label is not None:
                         parts += _groups(keys, prediction, label, structures, output)
                     tables.append(_table(keys, prediction, label, structures))
-    return Evaluation(
-        pd.DataFrame(rows), pd.DataFrame(parts), pd.concat(tables), record, notes
-    )
+    return Evaluation(pd.DataFrame(rows), pd.DataFrame(parts), pd.concat(tables), record, notes)
 
 
 def _record(sets: list[StructureSet]) -> dict[str, Any]:
     packages = ("deepmd-mft", "deepmd-kit", "torch", "numpy", "scikit-learn")
     return {
         "made_by": "dp-mft evaluate",
-        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "date": dt.datetime.now(dt.timezone.utc).isoformat(timespec="seconds"),
         "versions": {name: importlib.metadata.version(name) for name in packages},
         "sets": {s.name: {"frames": len(s), "unit": s.unit, "folders": s.checksum()} for s in sets},
         "models": [],
