@@ -247,3 +247,30 @@ class NeighbourLists:
             yield
         finally:
             make_model.extend_input_and_build_neighbor_list = build
+
+
+def count_neighbours(coord: Any, cell: Any, rcut: float) -> Any:
+    """Count the neighbours of every atom with deepmd-kit's own search.
+
+    Parameters
+    ----------
+    coord : np.ndarray
+        nloc x 3, in Angstrom.
+    cell : np.ndarray or None
+        3 x 3, in Angstrom; None for a molecule.
+    rcut : float
+        In Angstrom.
+
+    Returns
+    -------
+    np.ndarray of int
+        Shape nloc.
+    """
+    torch: Any = importlib.import_module("torch")
+    nlist: Any = importlib.import_module("deepmd.pt.utils.nlist")
+    position = torch.as_tensor(coord, dtype=torch.float64).reshape(1, -1, 3)
+    atype = torch.zeros(position.shape[:2], dtype=torch.long)
+    box = None if cell is None else torch.as_tensor(cell, dtype=torch.float64).reshape(1, 9)
+    extended, _, _ = nlist.extend_coord_with_ghosts(position, atype, box, rcut)
+    distance = torch.cdist(position[0], extended.reshape(-1, 3))
+    return (distance < rcut).sum(dim=1).cpu().numpy() - 1

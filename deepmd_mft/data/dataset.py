@@ -149,8 +149,8 @@ class DataSet:
         raise NotImplementedError
 
     def optional_label(self, name: str) -> np.ndarray | None:
-        """Return a label of every row, ``nrows x ncomponents``, NaN where missing; None if all are."""
-        blocks = list(self._label_blocks(name))
+        """Return a label, ``nrows x ncomponents``, NaN where missing; None if all are."""
+        blocks = list(self.label_blocks(name))
         if not blocks:
             return None
         widths = {block.shape[1] for _, block in blocks}
@@ -161,7 +161,7 @@ class DataSet:
             values[rows] = block
         return values
 
-    def _label_blocks(self, name: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def label_blocks(self, name: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield rows and their labels, as far as there are any."""
         raise NotImplementedError
 
@@ -232,7 +232,8 @@ class NpySet(DataSet):
         assert values is not None  # noqa: S101 - a set has at least one row
         return values[:, 0] if values.shape[1] == 1 else values
 
-    def _label_blocks(self, name: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def label_blocks(self, name: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield rows and their labels, as far as there are any."""
         for system, rows in self._by_system().items():
             if self._arrays(system, name):
                 array = self._stacked(system, name)
@@ -320,7 +321,8 @@ class LmdbSet(DataSet):
         stacked = np.array(values, dtype=np.float64)
         return stacked[:, 0] if stacked.shape[1] == 1 else stacked
 
-    def _label_blocks(self, name: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def label_blocks(self, name: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield rows and their labels, as far as there are any."""
         key = DISK_NAMES.get(name, name)
         for row, record in enumerate(self._records()):
             if key in record:

@@ -113,6 +113,17 @@ class StructureSet:
             parts.append(values.astype(np.float64))
         return np.concatenate(parts) if found else None
 
+    def rms_force(self) -> float | None:
+        """Return the rms of ``force`` over atoms and directions; None if a part has no forces."""
+        total, count = 0.0, 0
+        for data in self._data:
+            for _, force in data.label_blocks("force"):
+                total += float(np.sum(np.square(force, dtype=np.float64)))
+                count += len(force)
+        if count < len(self):
+            return None
+        return float(np.sqrt(total / (3 * self.natoms.sum())))
+
     def checksum(self) -> list[dict[str, str]]:
         """Return path and SHA-256 of every folder, for the record."""
         return [{"path": str(f.resolve()), "sha256": folder_checksum(f)} for f in self.folders]
