@@ -5,8 +5,7 @@ from __future__ import annotations
 import copy
 import os
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from deepmd.utils.model_branch_dict import get_model_dict
 
@@ -14,6 +13,9 @@ from deepmd_mft.data.checksums import file_checksum
 from deepmd_mft.data.dataset import open_dataset
 from deepmd_mft.errors import UserError
 from deepmd_mft.preflight import read_model_params
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @dataclass
@@ -106,49 +108,61 @@ def fill(template: dict[str, Any], filling: Filling, out: Path) -> dict[str, Any
 
 
 def _fill_branches(config: dict[str, Any], filling: Filling, base: Path) -> None:
-    model, training = config["model"], config["training"]
-    name, aux = _names(model["model_dict"])
+    name, aux = _names(config["model"]["model_dict"])
     if filling.checkpoint is not None:
-        head, source = _source(filling.checkpoint, filling.aux_head or aux)
-        _rename(config, aux, head)
-        aux = head
-        shared = model.setdefault("shared_dict", {})
-        for key, wanted in (("type_map", source["type_map"]), ("descriptor", None)):
-            entry = model["model_dict"][name][key]
-            old = shared.get(entry, {}) if isinstance(entry, str) else entry
-            value = wanted or _descriptor(source, old)
-            if isinstance(entry, str):
-                shared[entry] = value
-            else:
-                for branch in model["model_dict"].values():
-                    branch[key] = value
-        branches = model["model_dict"]
-        branches[aux]["fitting_net"] = source["fitting_net"]
-        branches[aux]["finetune_head"] = head
-        dim = source["fitting_net"].get("dim_case_embd", 0)
-        branches[name]["fitting_net"].pop("dim_case_embd", None)
-        if dim:
-            branches[name]["fitting_net"]["dim_case_embd"] = dim
+        aux = _take_backbone(config, name, aux, filling)
     elif filling.aux_head:
         raise UserError("--aux-head names a branch of a checkpoint; give --checkpoint too")
-    branches, data = model["model_dict"], training["data_dict"]
+    branches, data = config["model"]["model_dict"], config["training"]["data_dict"]
     _set_property(branches[name]["fitting_net"], config["loss_dict"][name], filling.property_name)
     _set_data(data[name], filling.train, filling.valid, filling.batch_size, base)
     _set_data(data[aux], filling.aux_train, filling.aux_valid, filling.aux_batch_size, base)
-    if filling.temperature is not None:
-        counts = {}
-        for branch, folders in ((name, filling.train), (aux, filling.aux_train)):
-            if not folders:
-                raise UserError("--temperature counts structures: give --train and --aux-train")
-            counts[branch] = sum(len(open_dataset(folder)) for folder in folders)
-        weights = {branch: n ** (1.0 / filling.temperature) for branch, n in counts.items()}
-        total = sum(weights.values())
-        training["model_prob"] = {branch: round(w / total, 6) for branch, w in weights.items()}
-    elif filling.share is not None:
-        training["model_prob"] = {name: filling.share, aux: round(1 - filling.share, 12)}
+    shares = _shares(filling, name, aux)
+    if shares is not None:
+        config["training"]["model_prob"] = shares
     if filling.stat_files is not None:
         for branch, part in data.items():
             part["stat_file"] = f"{filling.stat_files}/{branch}"
+
+
+def _take_backbone(config: dict[str, Any], name: str, aux: str, filling: Filling) -> str:
+    """Put the checkpoint's backbone and auxiliary head in; return that head's name."""
+    assert filling.checkpoint is not None  # noqa: S101
+    model = config["model"]
+    head, source = _source(filling.checkpoint, filling.aux_head or aux)
+    _rename(config, aux, head)
+    branches, shared = model["model_dict"], model.get("shared_dict", {})
+    for key in ("type_map", "descriptor"):
+        entry = branches[name][key]
+        old = shared[entry] if isinstance(entry, str) else entry
+        value = source[key] if key == "type_map" else _descriptor(source, old)
+        if isinstance(entry, str):
+            shared[entry] = value
+        else:
+            for branch in branches.values():
+                branch[key] = value
+    branches[head]["fitting_net"] = source["fitting_net"]
+    branches[head]["finetune_head"] = head
+    dim = source["fitting_net"].get("dim_case_embd", 0)
+    branches[name]["fitting_net"].pop("dim_case_embd", None)
+    if dim:
+        branches[name]["fitting_net"]["dim_case_embd"] = dim
+    return head
+
+
+def _shares(filling: Filling, name: str, aux: str) -> dict[str, float] | None:
+    """Return ``model_prob``, by temperature or as given."""
+    if filling.temperature is None:
+        if filling.share is None:
+            return None
+        return {name: filling.share, aux: round(1 - filling.share, 12)}
+    if not filling.train or not filling.aux_train:
+        raise UserError("--temperature counts structures: give --train and --aux-train")
+    weights = {
+        branch: sum(len(open_dataset(folder)) for folder in folders) ** (1 / filling.temperature)
+        for branch, folders in ((name, filling.train), (aux, filling.aux_train))
+    }
+    return {branch: round(weight / sum(weights.values()), 6) for branch, weight in weights.items()}
 
 
 def _names(branches: dict[str, Any]) -> tuple[str, str]:
