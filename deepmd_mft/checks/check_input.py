@@ -52,7 +52,8 @@ def check_input(
     facts : dict
         By branch: frames, elements, steps, epochs, largest neighbour counts; the memory estimate.
     """
-    findings, facts = Findings(stop=False), {}
+    findings = Findings(stop=False)
+    facts: dict[str, Any] = {}
     config = findings.attempt(_read, path)
     branches = findings.attempt(read_branches, config) if config else None
     if config is None or branches is None:

@@ -161,7 +161,7 @@ class StructureSet:
             step = max(1, atoms_per_batch // natoms)
             for start in range(0, len(rows), step):
                 part = rows[start : start + step]
-                cells = None if molecule else np.stack([self.cells[r] for r in part])
+                cells = None if molecule else np.array([self.cells[r] for r in part])
                 batches.append(
                     Batch(
                         np.array(part),
