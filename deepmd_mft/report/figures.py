@@ -358,8 +358,9 @@ def _curve_figure(
                 smooth = own["error"].rolling(5, min_periods=1).mean()
                 axes.plot(own["step"], smooth, color=colours[strategy], lw=2, label=str(label))
         axes.set(xlabel=labels[0], ylabel=labels[1], yscale="log")
-        axes.yaxis.set_minor_formatter(mpl.ticker.LogFormatterSciNotation(minor_thresholds=(2, 1)))
-        axes.tick_params(axis="y", which="minor", labelsize=8)
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter(_some_minor_ticks)
+        axes.tick_params(axis="y", which="minor", labelsize=9)
         axes.legend()
 
     caption = (
@@ -367,6 +368,12 @@ def _curve_figure(
         "Logarithmic scale. dp-mft select evaluates the whole validation set instead."
     )
     return _draw(*name, caption, numbers, paint)
+
+
+def _some_minor_ticks(value: float, _position: int | None = None) -> str:
+    """Label 2, 3 and 5 times a power of ten on a logarithmic axis."""
+    text = f"{value:.0e}"
+    return f"{value:g}" if text[0] in "235" else ""
 
 
 def few_shot(runs: list[Run], table: pd.DataFrame, unit: str) -> Drawing | None:

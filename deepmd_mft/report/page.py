@@ -165,7 +165,7 @@ def _rows(runs: list[Run], table: pd.DataFrame) -> list[dict[str, Any]]:
                     else f"{cell['rmse_low'].iloc[0]:.4f} to {cell['rmse_high'].iloc[0]:.4f}",
                     "mae": f"{cell['mae'].mean():.4f}",
                     "r2": f"{cell['r2'].mean():.3f}",
-                    "gain": f"{gain:+.1f} %" if np.isfinite(gain) else "",
+                    "gain": f"{gain:+.1f} %" if np.isfinite(gain) and strategy != "scratch" else "",
                 }
             rows.append(row)
     return rows
