@@ -148,6 +148,23 @@ class DataSet:
     def _label(self, name: str) -> np.ndarray:
         raise NotImplementedError
 
+    def optional_label(self, name: str) -> np.ndarray | None:
+        """Return a label, ``nrows x ncomponents``, NaN where missing; None if all are."""
+        blocks = list(self.label_blocks(name))
+        if not blocks:
+            return None
+        widths = {block.shape[1] for _, block in blocks}
+        if len(widths) > 1:
+            raise UserError(f"{self.path}: label {name!r} has {sorted(widths)} components; mend it")
+        values = np.full((len(self), widths.pop()), np.nan)
+        for rows, block in blocks:
+            values[rows] = block
+        return values
+
+    def label_blocks(self, name: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield rows and their labels, as far as there are any."""
+        raise NotImplementedError
+
     def structures(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
         """Yield atomic numbers, positions and cell (or None) of every row, in order."""
         raise NotImplementedError
@@ -215,6 +232,13 @@ class NpySet(DataSet):
         assert values is not None  # noqa: S101 - a set has at least one row
         return values[:, 0] if values.shape[1] == 1 else values
 
+    def label_blocks(self, name: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield rows and their labels, as far as there are any."""
+        for system, rows in self._by_system().items():
+            if self._arrays(system, name):
+                array = self._stacked(system, name)
+                yield rows, array.reshape(len(array), -1)[self.rows.frames[rows]]
+
     def structures(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
         """Yield atomic numbers, positions and cell (or None) of every row, in order."""
         cache: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray | None]] = {}
@@ -224,7 +248,7 @@ class NpySet(DataSet):
             numbers, coords, boxes = cache[system]
             one = numbers[frame] if numbers.ndim == 2 else numbers
             box = None if boxes is None else np.array(boxes[frame]).reshape(3, 3)
-            yield one, np.array(coords[frame]).reshape(-1, 3), box
+            yield one[one > 0], np.array(coords[frame]).reshape(-1, 3)[one > 0], box
 
     def _open_system(self, system: str) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         folder = self.path / system
@@ -232,7 +256,8 @@ class NpySet(DataSet):
         z = np.array([atomic_number(name) for name in names])
         mixed = self._arrays(system, "real_atom_types")
         if mixed:
-            numbers = z[self._stacked(system, "real_atom_types")]
+            types = self._stacked(system, "real_atom_types")
+            numbers = np.where(types < 0, 0, z[types])  # -1 is padding
         else:
             numbers = z[np.loadtxt(folder / "type.raw", dtype=int, ndmin=1)]
         boxes = None if (folder / "nopbc").is_file() else self._stacked(system, "box")
@@ -295,6 +320,13 @@ class LmdbSet(DataSet):
             values.append(_decode(record[key]).reshape(-1))
         stacked = np.array(values, dtype=np.float64)
         return stacked[:, 0] if stacked.shape[1] == 1 else stacked
+
+    def label_blocks(self, name: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield rows and their labels, as far as there are any."""
+        key = DISK_NAMES.get(name, name)
+        for row, record in enumerate(self._records()):
+            if key in record:
+                yield np.array([row]), _decode(record[key]).reshape(1, -1)
 
     def structures(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
         """Yield atomic numbers, positions and cell (or None) of every row, in order."""
