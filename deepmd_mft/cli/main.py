@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 VERBS = {
+    "fetch": "download a public data set",
+    "convert": "turn a public data set or a folder of structures into deepmd-kit systems",
+    "split": "divide a converted set into train, val, id_test and ood_test",
     "doc": "print the reference of every registered JSON option",
 }
 

@@ -1,0 +1,131 @@
+"""From a source to a deepmd-kit data set."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tqdm import tqdm
+
+from deepmd_mft.data.check import check_frames
+from deepmd_mft.data.checksums import file_checksum
+from deepmd_mft.data.frames import Frames, Skipped
+from deepmd_mft.data.summary import Summary
+from deepmd_mft.data.writers import open_writer
+from deepmd_mft.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from deepmd_mft.data.frames import Source
+
+__all__ = ["convert", "file_record"]
+
+# Files larger than this (in bytes) are recorded by size alone; hashing them takes minutes.
+_HASH_UP_TO = 2**30
+
+
+def convert(
+    source: Source,
+    out: Path,
+    *,
+    type_map: list[str] | None = None,
+    only: str = "all",
+    keep_nan: bool = False,
+    strict: bool = False,
+    limit: int | None = None,
+    overwrite: bool = False,
+    progress: bool = True,
+) -> Summary:
+    """Write a source as deepmd/npy (mixed), or as LMDB if ``out`` ends in ``.lmdb``.
+
+    Parameters
+    ----------
+    source : Source
+        What a reader returned.
+    out : Path
+        Folder to write.
+    type_map : list of str, optional
+        Order of the elements.
+    only : str
+        ``all``, ``periodic`` or ``molecular``.
+    keep_nan : bool
+        Keep structures with NaN targets.
+    strict : bool
+        Stop at the first structure that would be skipped.
+    limit : int, optional
+        Stop after this many configurations of the source.
+    overwrite : bool
+        Replace an existing folder.
+    progress : bool
+        Show a progress bar.
+
+    Returns
+    -------
+    Summary
+        What was written and what was skipped; also in ``dataset.json``.
+    """
+    summary = Summary(source.units)
+    total = source.total if limit is None else limit
+    with (
+        open_writer(out, type_map=type_map, overwrite=overwrite) as writer,
+        tqdm(total=total, unit=" structures", disable=not progress, mininterval=0.5) as bar,
+    ):
+        for item, first in _positions(source, limit):
+            good, bad = _sift(item, only=only, keep_nan=keep_nan)
+            for skipped in bad:
+                if strict:
+                    raise UserError(f"{skipped.id}: {skipped.reason} (--strict stops at the first)")
+                summary.skip(skipped)
+            if good is not None and len(good) and isinstance(item, Frames):
+                position = {name: first + i for i, name in enumerate(item.ids)}
+                writer.add(good, [position[name] for name in good.ids])
+                summary.add(good)
+            bar.update(first - bar.n)
+        if not summary.structures:
+            files = ", ".join(str(path) for path in source.files)
+            raise UserError(f"no structure was left to write of {files}:\n{summary.text()}")
+        writer.finish(_record(source, summary))
+    return summary
+
+
+def _positions(source: Source, limit: int | None) -> Iterator[tuple[Frames | Skipped, int]]:
+    """Yield what the source has, with its (first) row there."""
+    seen = 0
+    for item in source.frames:
+        if limit is not None and seen >= limit:
+            return
+        yield item, seen
+        seen += len(item) if isinstance(item, Frames) else 1
+
+
+def _sift(
+    item: Frames | Skipped, *, only: str, keep_nan: bool
+) -> tuple[Frames | None, list[Skipped]]:
+    """Divide into what is written and what is not."""
+    if isinstance(item, Skipped):
+        return None, [item]
+    kind = "molecular" if item.cells is None else "periodic"
+    if only not in ("all", kind):
+        reason = f"{kind}, and --only {only} was asked for"
+        return None, [Skipped(name, reason) for name in item.ids]
+    return check_frames(item, allow_nan=keep_nan)
+
+
+def _record(source: Source, summary: Summary) -> dict[str, Any]:
+    return {
+        "reader": source.name,
+        "files": [file_record(path) for path in source.files],
+        "notes": source.notes,
+        "units": {name: summary.units.get(name, "") for name in summary.labels},
+        "summary": summary.as_dict(),
+    }
+
+
+def file_record(path: Path) -> dict[str, Any]:
+    """Name, size and (up to 1 GiB) SHA-256 of an input file."""
+    size = path.stat().st_size
+    record: dict[str, Any] = {"path": str(path.resolve()), "bytes": size}
+    if path.is_file() and size <= _HASH_UP_TO:
+        record["sha256"] = file_checksum(path)
+    return record

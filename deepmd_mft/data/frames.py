@@ -1,0 +1,127 @@
+"""What flows from the readers to the writers: frames of one molecule or crystal.
+
+A reader is a function that returns a :class:`Source`; its ``frames`` yield
+:class:`Frames` (and :class:`Skipped` for what could not be read) one after the other, so
+that no step holds a whole data set in memory.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from dpdata.periodic_table import ELEMENTS
+
+from deepmd_mft.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    import numpy as np
+
+__all__ = ["ELEMENTS", "Frames", "Skipped", "Source", "atomic_number"]
+
+#: Labels with a meaning of their own in deepmd-kit, and their units here.
+FORCE_FIELD_UNITS = {"energy": "eV", "force": "eV/A", "virial": "eV"}
+
+_NUMBERS = {symbol: z for z, symbol in enumerate(ELEMENTS, start=1)}
+
+
+def atomic_number(symbol: str) -> int:
+    """Atomic number of an element symbol.
+
+    Raises
+    ------
+    UserError
+        For anything that is not one of the 118 elements.
+    """
+    try:
+        return _NUMBERS[symbol]
+    except KeyError:
+        raise UserError(f"{symbol!r} is not a chemical element") from None
+
+
+@dataclass
+class Frames:
+    """One or more configurations of the same list of atoms.
+
+    Parameters
+    ----------
+    numbers : np.ndarray
+        Atomic numbers, shape ``nloc``.
+    coords : np.ndarray
+        Positions in Angstrom, shape ``nf x nloc x 3``.
+    cells : np.ndarray, optional
+        Cell vectors in rows, in Angstrom, shape ``nf x 3 x 3``; None for a molecule.
+    labels : dict of str to np.ndarray
+        First axis ``nf``. ``energy`` (eV, ``nf``), ``force`` (eV/A, ``nf x nloc x 3``),
+        ``virial`` (eV, ``nf x 3 x 3``, deepmd-kit's sign: minus stress times volume) and
+        properties by name (``nf x dim``, in the unit that ``Source.units`` names).
+    ids : list of str
+        One name a configuration, unique in the source.
+    smiles : str
+        SMILES of the molecule, or empty.
+    group : str
+        What must never be divided between training and test; empty for ``smiles``.
+    """
+
+    numbers: np.ndarray
+    coords: np.ndarray
+    labels: dict[str, np.ndarray]
+    ids: list[str]
+    cells: np.ndarray | None = None
+    smiles: str = ""
+    group: str = ""
+
+    def __len__(self) -> int:
+        return len(self.coords)
+
+    def select(self, keep: np.ndarray) -> Frames:
+        """Return the frames where the boolean mask ``keep`` (shape ``nf``) is true."""
+        return Frames(
+            numbers=self.numbers,
+            coords=self.coords[keep],
+            labels={name: value[keep] for name, value in self.labels.items()},
+            ids=[i for i, kept in zip(self.ids, keep, strict=True) if kept],
+            cells=None if self.cells is None else self.cells[keep],
+            smiles=self.smiles,
+            group=self.group,
+        )
+
+
+@dataclass
+class Skipped:
+    """A configuration that was left out, and why."""
+
+    id: str
+    reason: str
+
+
+@dataclass
+class Source:
+    """A data set about to be read.
+
+    Parameters
+    ----------
+    name : str
+        The reader, for example ``qm9``.
+    files : list of Path
+        What is read.
+    units : dict of str to str
+        Unit of every property.
+    frames : iterator of Frames or Skipped
+        The content, in the order of the files.
+    total : int, optional
+        How many configurations to expect, for the progress bar.
+    notes : list of str
+        What a user should know about this source (level of theory, how the geometry
+        was made).
+    """
+
+    name: str
+    files: list[Path]
+    units: dict[str, str]
+    frames: Iterator[Frames | Skipped]
+    total: int | None = None
+    notes: list[str] = field(default_factory=list)

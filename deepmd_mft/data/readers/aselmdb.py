@@ -1,0 +1,104 @@
+"""ASE-LMDB (``.aselmdb``): OMat24, OC20, OMol25 and other releases of FAIR Chemistry.
+
+Each record is zlib-compressed JSON of an ase database row, under the key of its number
+(``1``, ``2``, ...); ``nextid``, ``metadata`` and ``deleted_ids`` are no rows. Energies are in eV,
+forces in eV/A, stresses in eV/A^3 with ase's sign.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from typing import TYPE_CHECKING, Any
+
+import lmdb
+import numpy as np
+
+from deepmd_mft.data.frames import Frames, Source
+from deepmd_mft.data.readers.ase_file import AtomsReader, require_ase
+from deepmd_mft.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from deepmd_mft.data.readers import ReadOptions
+
+__all__ = ["read_aselmdb"]
+
+_NEEDED = ("numbers", "positions", "cell", "pbc")
+_RESERVED = {b"nextid", b"metadata", b"deleted_ids"}
+
+
+def read_aselmdb(path: Path, options: ReadOptions) -> Source:
+    """Read one file or all ``*.aselmdb`` files of a folder, in the order of their names."""
+    require_ase()
+    options.require_units()
+    files = sorted(path.glob("*.aselmdb")) if path.is_dir() else [path]
+    reader = AtomsReader(options)
+    total = 0
+    for file in files:
+        with _open(file) as environment, environment.begin() as transaction:
+            reserved = sum(transaction.get(key) is not None for key in _RESERVED)
+            total += transaction.stat()["entries"] - reserved
+    units = {spec.name: spec.unit for spec in options.properties}
+    return Source("aselmdb", files, units, _frames(files, reader), total, notes=reader.notes)
+
+
+def _open(path: Path) -> lmdb.Environment:
+    reason: object
+    try:
+        environment = lmdb.open(str(path), subdir=False, readonly=True, lock=False)
+    except lmdb.Error as error:
+        reason = error
+    else:
+        pages = environment.info()["last_pgno"] + 1
+        size, needed = path.stat().st_size, pages * environment.stat()["psize"]
+        if size >= needed:
+            return environment
+        # Reading beyond the end of a mapped file would kill the process (SIGBUS).
+        environment.close()
+        reason = f"{size:,} of {needed:,} bytes are there"
+    raise UserError(
+        f"{path} cannot be opened as LMDB ({reason}); an interrupted download leaves such "
+        "a file: fetch it again"
+    )
+
+
+def _frames(files: list[Path], reader: AtomsReader) -> Iterator[Frames]:
+    for file in files:
+        with _open(file) as environment, environment.begin() as transaction:
+            try:
+                last = json.loads(zlib.decompress(transaction.get(b"nextid") or _encoded(0)))
+                keys = [str(i).encode() for i in range(1, last)]
+                if not last:
+                    keys = [key for key, _ in transaction.cursor() if key not in _RESERVED]
+                for key in keys:
+                    record = transaction.get(key)
+                    if record is not None:
+                        yield _row(record, f"{file.name}:{key.decode()}", reader)
+            except (zlib.error, json.JSONDecodeError, lmdb.Error) as error:
+                raise UserError(f"{file}: damaged record ({error}); fetch it again") from error
+
+
+def _encoded(value: object) -> bytes:
+    return zlib.compress(json.dumps(value).encode())
+
+
+def _row(record: bytes, place: str, reader: AtomsReader) -> Frames:
+    from ase.db.row import AtomsRow  # noqa: PLC0415
+    from ase.io.jsonio import object_hook  # noqa: PLC0415
+
+    content: dict[str, Any] = json.loads(zlib.decompress(record), object_hook=object_hook)
+    missing = [name for name in _NEEDED if name not in content]
+    if missing:
+        raise UserError(f"{place}: no {missing[0]!r}; is this an ASE-LMDB of atoms?")
+    content["id"] = place
+    for name in ("positions", "cell", "pbc", "forces", "stress"):
+        if content.get(name) is not None:
+            content[name] = np.asarray(content[name])
+    content["numbers"] = np.asarray(content["numbers"], dtype=np.int64)
+    atoms = AtomsRow(content).toatoms()
+    atoms.info.update(content.get("data") or {})
+    atoms.info.update(content.get("key_value_pairs") or {})
+    return reader.frames(atoms, place)

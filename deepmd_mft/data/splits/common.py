@@ -1,0 +1,146 @@
+"""What all splits share: the fold, and drawing without tearing groups apart."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from deepmd_mft.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["PARTS", "Fold", "amount", "carve", "draw", "group_numbers", "members"]
+
+PARTS = ("train", "val", "id_test", "ood_test")
+
+
+@dataclass
+class Fold:
+    """One division of a data set.
+
+    Parameters
+    ----------
+    name : str
+        Name of the fold; empty where a method has only one.
+    train, val, id_test, ood_test : np.ndarray
+        Row numbers, ascending, no row in two of them.
+    """
+
+    name: str
+    train: np.ndarray
+    val: np.ndarray
+    id_test: np.ndarray
+    ood_test: np.ndarray
+
+    def parts(self) -> dict[str, np.ndarray]:
+        """Return the four arrays by name."""
+        return {part: getattr(self, part) for part in PARTS}
+
+
+def group_numbers(labels: Sequence[str | int]) -> np.ndarray:
+    """Give numbers to the groups in order of appearance; an empty label is a group of its own.
+
+    Parameters
+    ----------
+    labels : sequence
+        One a row.
+
+    Returns
+    -------
+    np.ndarray
+        Group of every row, shape ``nrows``, from 0.
+    """
+    numbers: dict[object, int] = {}
+    out = np.empty(len(labels), dtype=np.int64)
+    for row, label in enumerate(labels):
+        key: object = ("row", row) if label == "" else label
+        out[row] = numbers.setdefault(key, len(numbers))
+    return out
+
+
+def members(groups: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """Return the rows whose group is in ``chosen``, ascending."""
+    return np.flatnonzero(np.isin(groups, chosen))
+
+
+def amount(wanted: float, total: int, what: str) -> int:
+    """Turn a count, or a fraction below 1, into a count.
+
+    Raises
+    ------
+    UserError
+        If it is negative or not less than ``total``.
+    """
+    number = math.ceil(wanted * total) if 0 < wanted < 1 else int(wanted)
+    if wanted < 0 or number >= total:
+        raise UserError(
+            f"{what} = {wanted:g} does not fit: there are {total:,} to choose from; give a "
+            "smaller number, or a fraction between 0 and 1"
+        )
+    return number
+
+
+def draw(
+    rows: np.ndarray, groups: np.ndarray, wanted: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw whole groups at random until at least ``wanted`` rows are taken.
+
+    Parameters
+    ----------
+    rows : np.ndarray
+        Rows to draw from.
+    groups : np.ndarray
+        Group of every row of the data set, shape ``nrows``.
+    wanted : int
+        How many rows.
+    rng : np.random.Generator
+        Source of randomness.
+
+    Returns
+    -------
+    drawn, rest : np.ndarray
+        Row numbers, ascending.
+    """
+    present, inverse, sizes = np.unique(groups[rows], return_inverse=True, return_counts=True)
+    order = rng.permutation(len(present))
+    taken = int(np.searchsorted(np.cumsum(sizes[order]), wanted)) + 1 if wanted else 0
+    mask = np.isin(inverse, order[:taken])
+    return np.sort(rows[mask]), np.sort(rows[~mask])
+
+
+def carve(
+    name: str,
+    ood: np.ndarray,
+    groups: np.ndarray,
+    *,
+    id_test: float,
+    val: float,
+    rng: np.random.Generator,
+) -> Fold:
+    """Make a fold of an OOD test set: ID test and validation are drawn from the rest.
+
+    Parameters
+    ----------
+    name : str
+        Name of the fold.
+    ood : np.ndarray
+        Rows of the OOD test set; the rest of their groups follows them.
+    groups : np.ndarray
+        Group of every row, shape ``nrows``.
+    id_test, val : float
+        Count, or fraction of what is left after the OOD test set (and, for ``val``, after
+        the ID test set).
+    rng : np.random.Generator
+        Source of randomness.
+    """
+    ood = members(groups, groups[ood])
+    rest = np.setdiff1d(np.arange(len(groups)), ood)
+    if not len(rest):
+        raise UserError(f"fold {name or '0'}: nothing is left to train on")
+    chosen_id, rest = draw(rest, groups, amount(id_test, len(rest), "--id-test"), rng)
+    chosen_val, rest = draw(rest, groups, amount(val, len(rest), "--val"), rng)
+    return Fold(name, rest, chosen_val, chosen_id, ood)

@@ -1,0 +1,166 @@
+"""What both writers share: staging, the type map, the table of rows."""
+
+from __future__ import annotations
+
+import csv
+import json
+from contextlib import ExitStack
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from deepmd_mft.data.frames import ELEMENTS, atomic_number
+from deepmd_mft.data.staging import staged_folder
+from deepmd_mft.errors import UserError
+from deepmd_mft.names import RESERVED_NAMES
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+    from deepmd_mft.data.frames import Frames
+
+__all__ = ["ROW_FIELDS", "Writer", "library_versions"]
+
+#: Columns of ``rows.csv``: the row here, its name, its molecule, what it belongs together
+#: with, its row in the source (counting what was skipped), and where it is stored.
+ROW_FIELDS = ("row", "id", "smiles", "group", "source_row", "system", "frame")
+
+_FORCE_FIELD = {"energy", "force", "virial"}
+
+
+def library_versions() -> dict[str, str]:
+    """Return the versions of what shapes the output, for the record."""
+    return {
+        name: version(name)
+        for name in ("deepmd-mft", "deepmd-kit", "numpy", "scikit-learn", "dpdata")
+    }
+
+
+class Writer:
+    """A data set in the making; use as a context manager.
+
+    Nothing appears under ``out`` until the block ends without an error.
+
+    Parameters
+    ----------
+    out : Path
+        Folder to write.
+    type_map : list of str, optional
+        Order of the elements. By default they are numbered as they appear; deepmd-kit
+        matches them by name.
+    overwrite : bool
+        Replace an existing folder.
+    """
+
+    kind = ""
+
+    def __init__(
+        self, out: Path, *, type_map: list[str] | None = None, overwrite: bool = False
+    ) -> None:
+        self.out = out
+        self.rows = 0
+        self.type_map: list[str] = list(type_map or [])
+        self._fixed = bool(type_map)
+        self._types = np.full(len(ELEMENTS) + 1, -1, dtype=np.int32)
+        for index, symbol in enumerate(self.type_map):
+            self._types[atomic_number(symbol)] = index
+        self._overwrite = overwrite
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        self.folder = self._stack.enter_context(staged_folder(self.out, overwrite=self._overwrite))
+        try:
+            handle = (self.folder / "rows.csv").open("w", newline="", encoding="utf-8")
+            self._stack.enter_context(handle)
+            self._table = csv.writer(handle, lineterminator="\n")
+            self._table.writerow(ROW_FIELDS)
+            self._open()
+        except BaseException as error:
+            if not self._stack.__exit__(type(error), error, error.__traceback__):
+                raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool | None:
+        self._close()
+        return self._stack.__exit__(kind, error, trace)
+
+    def add(self, frames: Frames, source_rows: Sequence[int]) -> None:
+        """Append frames.
+
+        Parameters
+        ----------
+        frames : Frames
+            One or more configurations.
+        source_rows : sequence of int
+            Row of each in the source.
+        """
+        for name in frames.labels:
+            if name in RESERVED_NAMES and name not in _FORCE_FIELD:
+                raise UserError(
+                    f"a property cannot be called {name!r}: deepmd-kit uses that name itself; "
+                    f"rename it, for example --property my_{name}={name}"
+                )
+        types = self._types[frames.numbers]
+        if (types < 0).any():
+            types = self._new_types(frames.numbers)
+        system, first = self._put(frames, types)
+        group = frames.group or frames.smiles
+        for offset, (name, source_row) in enumerate(zip(frames.ids, source_rows, strict=True)):
+            self._table.writerow(
+                (self.rows, name, frames.smiles, group, source_row, system, first + offset)
+            )
+            self.rows += 1
+
+    def finish(self, record: dict[str, Any]) -> None:
+        """Complete the files and write ``dataset.json``.
+
+        Parameters
+        ----------
+        record : dict
+            Where the data came from and what they are.
+        """
+        self._finish()
+        record = {
+            "format": "deepmd_mft data set, version 1",
+            "kind": self.kind,
+            "rows": self.rows,
+            "type_map": self.type_map,
+            **record,
+            "versions": library_versions(),
+        }
+        (self.folder / "dataset.json").write_text(json.dumps(record, indent=1) + "\n")
+
+    def _new_types(self, numbers: np.ndarray) -> np.ndarray:
+        for z in np.unique(numbers[self._types[numbers] < 0]):
+            symbol = ELEMENTS[z - 1]
+            if self._fixed:
+                raise UserError(
+                    f"{symbol} is not in the type map {' '.join(self.type_map)}; "
+                    "add it to --type-map or leave the option out"
+                )
+            self._types[z] = len(self.type_map)
+            self.type_map.append(symbol)
+        return np.asarray(self._types[numbers])
+
+    def _open(self) -> None:
+        """Make what the format needs before the first frame."""
+
+    def _put(self, frames: Frames, types: np.ndarray) -> tuple[str, int]:
+        """Store frames; return the system and the number of the first frame in it."""
+        raise NotImplementedError
+
+    def _finish(self) -> None:
+        """Write what is only known at the end."""
+
+    def _close(self) -> None:
+        """Release what is open, after success and failure alike."""
