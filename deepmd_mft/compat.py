@@ -186,3 +186,69 @@ def check_before_commands(check: Callable[[argparse.Namespace], None]) -> None:
             raise SystemExit(f"deepmd_mft: {error}") from None
 
     entrypoints.main = main
+
+
+# --- representations ----------------------------------------------------------------------------
+
+
+def load_backbone(path: str, branch: str | None) -> Any:
+    """Load one branch of a checkpoint for looking at its representations.
+
+    Parameters
+    ----------
+    path : str
+        A ``.pt`` checkpoint.
+    branch : str or None
+        A branch of a multi-task checkpoint.
+
+    Returns
+    -------
+    torch.nn.Module
+        The branch's model in evaluation mode, not compiled, so that hooks can be set. Its head is
+        replaced by one that hands the descriptor through: ``forward_embedding`` then costs what the
+        descriptor costs, with any head.
+    """
+    torch: Any = importlib.import_module("torch")
+    deep_eval = importlib.import_module("deepmd.pt.infer.deep_eval")
+
+    class HandThrough(torch.nn.Module):
+        def forward(self, descriptor: Any, *_args: Any, **_kwargs: Any) -> dict[str, Any]:
+            return {"atomic_feature": descriptor}
+
+    evaluator = deep_eval.DeepEval(path, None, head=branch, no_jit=True, auto_batch_size=False)
+    model = evaluator.dp.model["Default"]
+    model.atomic_model.fitting_net = HandThrough()
+    return model
+
+
+def message_layers(descriptor: Any) -> list[Any]:
+    """Return the message-passing layers of a descriptor, in order; none if it has no such."""
+    for block in ("repflows", "repformers"):  # DPA-3, DPA-2
+        if hasattr(descriptor, block):
+            return list(getattr(descriptor, block).layers)
+    return []
+
+
+def watch_layer(layer: Any, see: Callable[[Any], None]) -> None:
+    """Call ``see`` with the node representation, nf x nloc x dim, that a layer returns.
+
+    deepmd-kit calls ``layer.forward`` itself, past the forward hooks of torch.
+    """
+    forward = layer.forward
+
+    @functools.wraps(forward)
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        output = forward(*args, **kwargs)
+        see(output[0])
+        return output
+
+    layer.forward = watched
+
+
+def type_embedding(descriptor: Any) -> Any:
+    """Return the learnt vector of every type, ntypes x dim, or None if the descriptor has none."""
+    net = getattr(descriptor, "type_embedding", None)
+    if net is None:
+        return None
+    device = next(descriptor.parameters()).device
+    return net.get_full_embedding(device)[:-1].detach()

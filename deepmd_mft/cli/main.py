@@ -20,6 +20,7 @@ VERBS = {
     "fetch": "download a public data set",
     "convert": "turn a public data set or a folder of structures into deepmd-kit systems",
     "split": "divide a converted set into train, val, id_test and ood_test",
+    "analyze": "look into representations: collapse, drift, fitting auxiliary sets",
     "doc": "print the reference of every registered JSON option",
 }
 

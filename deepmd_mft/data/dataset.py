@@ -224,7 +224,7 @@ class NpySet(DataSet):
             numbers, coords, boxes = cache[system]
             one = numbers[frame] if numbers.ndim == 2 else numbers
             box = None if boxes is None else np.array(boxes[frame]).reshape(3, 3)
-            yield one, np.array(coords[frame]).reshape(-1, 3), box
+            yield one[one > 0], np.array(coords[frame]).reshape(-1, 3)[one > 0], box
 
     def _open_system(self, system: str) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         folder = self.path / system
@@ -232,7 +232,8 @@ class NpySet(DataSet):
         z = np.array([atomic_number(name) for name in names])
         mixed = self._arrays(system, "real_atom_types")
         if mixed:
-            numbers = z[self._stacked(system, "real_atom_types")]
+            types = self._stacked(system, "real_atom_types")
+            numbers = np.where(types < 0, 0, z[types])  # -1 is padding
         else:
             numbers = z[np.loadtxt(folder / "type.raw", dtype=int, ndmin=1)]
         boxes = None if (folder / "nopbc").is_file() else self._stacked(system, "box")
