@@ -148,8 +148,8 @@ def read_frames_without_threads() -> None:
     """Let deepmd-kit read the frames of npy systems in the calling thread.
 
     deepmd-kit 3.2.0 starts a thread pool for each frame it reads, to fetch a few memory-mapped
-    rows: about 4 ms a frame where the reading itself takes 0.2 ms, half of a training step for
-    small molecules on a laptop (benchmarks/reading.py). The frames read are the same.
+    rows: three times the time of the reading itself (benchmarks/reading.py), a fifth to a third of
+    a training step of small molecules on two busy cores. The frames read are the same.
     """
     data = importlib.import_module("deepmd.utils.data")
     if hasattr(data, "ThreadPoolExecutor"):

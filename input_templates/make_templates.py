@@ -30,20 +30,51 @@ STRATEGIES = ("scratch", "ft", "lp", "mft")
 
 @dataclass(frozen=True)
 class Target:
-    """A property: how its head and loss are set (MFT, Tables 6 and 7 and section D.2)."""
+    """A property: how its head and loss are set (MFT, Tables 6 to 8 and section D.2)."""
 
     folder: str
     head: dict[str, Any]
-    loss_func: str = "mse"
+    loss: dict[str, Any]
     auxiliary: str = "SPICE2"  # the branch of DPA-3.1-3M that MFT keeps
+    virial: tuple[float, float] = (0.0, 0.0)  # start and limit of its prefactor
     steps: int = 100_000
     mft_steps: int = 100_000
 
 
-QM9_GAP = Target(
-    folder=".", head={"property_name": "gap", "task_dim": 1, "intensive": True, "bias": "element"}
+def molecule(name: str, **head: Any) -> Target:
+    """Return a QM9 target: mean squared error, SPICE2 beside it."""
+    head = {"type": "mft_property", "property_name": name, **head}
+    return Target(f"qm9/{name}", head, {"type": "mft_property", "loss_func": "mse"})
+
+
+def crystal(folder: str, name: str, **head: Any) -> Target:
+    """Return a MatBench target: smooth MAE, OMat24 beside it."""
+    head = {"type": "mft_property", "property_name": name, **head}
+    loss = {"type": "mft_property", "loss_func": "smooth_mae"}
+    if head["type"] == "mft_classification":
+        loss = {"type": "mft_classification", "num_classes": head["num_classes"]}
+    return Target(f"matbench/{folder}", head, loss, "Omat24", virial=(0.02, 1.0), mft_steps=200_000)
+
+
+MEAN = {"task_dim": 1, "intensive": True, "bias": "element"}
+SUM = {"task_dim": 1, "intensive": False, "bias": "element"}
+QM9_GAP = molecule("gap", **MEAN)  # the four files beside this one
+TARGETS = (
+    molecule("homo", **MEAN),
+    molecule("lumo", **MEAN),
+    molecule("alpha", **SUM),
+    molecule("cv", **SUM),
+    molecule("zpve", **SUM),
+    molecule("r2", type="mft_spatial_extent", bias="element"),
+    molecule("mu", type="mft_dipole_norm"),
+    # no p(Z), since test elements may be absent from training: one mean for all
+    crystal("dielectric", "n", **{**MEAN, "bias": "mean"}),
+    crystal("log_gvrh", "log_gvrh", **MEAN),
+    crystal("perovskites", "e_form", **MEAN),
+    crystal("jdft2d", "exfoliation_en", **MEAN),
+    crystal("phonons", "phdos_peak", task_dim=1, intensive=True, readout="max"),
+    crystal("mp_is_metal", "is_metal", type="mft_classification", num_classes=2),
 )
-TARGETS = (QM9_GAP,)
 
 
 @dataclass(frozen=True)
@@ -114,8 +145,6 @@ def published() -> Size:
             "limit_pref_e": 20,
             "start_pref_f": 100,
             "limit_pref_f": 60,
-            "start_pref_v": 0.0,
-            "limit_pref_v": 0.0,
         },
         # deepmd-kit's property loss, with which the paper was made, sums over the batch
         property_loss={"reduction": "sum", "metric": ["mae", "rmse"]},
@@ -160,8 +189,6 @@ def laptop() -> Size:
             "limit_pref_e": 20,
             "start_pref_f": 60,
             "limit_pref_f": 60,
-            "start_pref_v": 0,
-            "limit_pref_v": 0,
         },
         property_loss={"reduction": "sum", "metric": ["mae", "rmse"]},
         training={
@@ -197,14 +224,12 @@ def build(target: Target, size: Size, strategy: str) -> dict[str, Any]:
     head = size.head or target.auxiliary
     name = target.head["property_name"]
     dims = {"dim_case_embd": size.dim_case_embd} if strategy == "mft" and size.dim_case_embd else {}
-    property_net = {"type": "mft_property", **target.head, **size.property_net, **dims}
-    property_loss = {
-        "type": "mft_property",
-        "property_name": name,
-        "task_dim": target.head.get("task_dim", 1),
-        "loss_func": target.loss_func,
-        **size.property_loss,
-    }
+    property_net = {**target.head, **size.property_net, **dims}
+    property_loss = {"type": target.loss["type"], "property_name": name, **target.loss}
+    if target.loss["type"] == "mft_property":
+        property_loss |= size.property_loss
+    force_field_loss = {"type": "mft_force_field", "lambda_reg": 1.0, **size.force_field_loss}
+    force_field_loss |= dict(zip(("start_pref_v", "limit_pref_v"), target.virial, strict=True))
     property_data = data_part("train", "valid", size.property_batch, size.validation)
     common = {"learning_rate": size.learning_rate}
     if strategy != "mft":
@@ -246,7 +271,7 @@ def build(target: Target, size: Size, strategy: str) -> dict[str, Any]:
             },
             **common,
             "loss_dict": {
-                head: {"type": "mft_force_field", "lambda_reg": 1.0, **size.force_field_loss},
+                head: force_field_loss,
                 "property": property_loss,
             },
             "training": {
@@ -272,11 +297,12 @@ def data_part(
 def templates() -> dict[Path, str]:
     """Return the text of every template by its path below this folder."""
     texts = {}
-    for size in (published(), laptop()):
-        for target in TARGETS if size.folder == "." else (QM9_GAP,):
-            for strategy in STRATEGIES:
-                path = Path(size.folder) / target.folder / f"input_{strategy}.json"
-                texts[path] = json_text(build(target, size, strategy))
+    for strategy in STRATEGIES:
+        name = f"input_{strategy}.json"
+        texts[Path(name)] = json_text(build(QM9_GAP, published(), strategy))
+        texts[Path("small") / name] = json_text(build(QM9_GAP, laptop(), strategy))
+        for target in TARGETS:
+            texts[Path(target.folder) / name] = json_text(build(target, published(), strategy))
     return texts
 
 

@@ -4,6 +4,7 @@ import inspect
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from deepmd.pt.entrypoints import main as entrypoints
 from deepmd.pt.loss.loss import TaskLoss
@@ -83,3 +84,24 @@ def test_methods_that_are_overridden_exist():
     for name in ("change_out_bias", "forward_common", "forward_common_lower", "update_sel"):
         assert hasattr(PropertyModel, name)
     assert "model_params" in inspect.signature(BaseModel.get_model).parameters
+
+
+def test_frames_read_without_threads_are_the_same():
+    """The workaround for deepmd-kit 3.2.0's thread pool a frame; gone upstream, it does nothing."""
+    from deepmd.utils import data
+
+    from tests.conftest import DATA, TYPE_MAP
+
+    assert hasattr(data, "ThreadPoolExecutor"), "no thread pool: drop the workaround"
+    system = data.DeepmdData(str(DATA / "valid"), type_map=TYPE_MAP)
+    system.add("gap", 1, must=True, high_prec=True)
+    pool = data.ThreadPoolExecutor
+    threaded = system.get_single_frame(7, num_worker=1)
+    try:
+        compat.read_frames_without_threads()
+        inline = system.get_single_frame(7, num_worker=1)
+    finally:
+        data.ThreadPoolExecutor = pool
+    assert threaded.keys() == inline.keys()
+    for key, value in threaded.items():
+        np.testing.assert_array_equal(inline[key], value)

@@ -63,7 +63,7 @@ def test_validation_labels_are_checked_too(check, copied_data):
     ("edit", "message"),
     [
         (lambda labels: labels[:-3], r"rows, but the set has"),
-        (lambda labels: np.hstack([labels, labels]), r"has 2 column\(s\), but task_dim is 1"),
+        (lambda labels: np.hstack([labels, labels]), r"has 2 column\(s\), but the head expects 1"),
         (lambda labels: np.where(np.arange(len(labels))[:, None] == 4, np.nan, labels), "row 4"),
         (lambda labels: np.where(labels > 0, np.inf, labels), "NaN or inf"),
     ],
@@ -176,3 +176,73 @@ def test_inputs_without_our_types_are_left_alone(check, copied_data):
     config["model"]["fitting_net"]["type"] = "property"
     config["loss"] = {"type": "property"}
     check(config)
+
+
+# --- masked labels, other heads -----------------------------------------------------------------
+
+
+def masked(config):
+    config["loss"]["missing_labels"] = "mask"
+    return config
+
+
+def test_masked_labels_may_be_missing_and_are_counted(check, copied_data, caplog):
+    path = a_set(copied_data / "train") / "gap.npy"
+    labels = np.load(path)
+    labels[:7] = np.nan
+    np.save(path, labels)
+    with caplog.at_level("WARNING"):
+        check(masked(single_input()))
+    assert f"7 of {len(labels)} labels of property gap are missing and masked" in caplog.text
+
+
+def test_a_property_without_any_label_is_refused(check, copied_data):
+    (a_set(copied_data / "train") / "gap.npy").unlink()
+    with pytest.raises(UserError, match="property 'gap' has no label at all in training_data"):
+        check(masked(single_input()))
+
+
+def test_inf_is_refused_even_if_masked(check, copied_data):
+    path = a_set(copied_data / "train") / "gap.npy"
+    labels = np.load(path)
+    labels[3] = np.inf
+    np.save(path, labels)
+    with pytest.raises(UserError, match="has inf in 1 of"):
+        check(masked(single_input()))
+
+
+@pytest.mark.parametrize("head", ["mft_spatial_extent", "mft_dipole_norm"])
+def test_heads_of_molecules_refuse_a_cell(check, copied_data, head):
+    config = single_input()
+    net = config["model"]["fitting_net"]
+    net["type"] = head
+    net.pop("intensive")
+    check(config)
+    (copied_data / "train" / "nopbc").unlink()
+    with pytest.raises(UserError, match=f"has a periodic cell, but {head}"):
+        check(config)
+
+
+@pytest.mark.parametrize(("value", "shown"), [(5, "5"), (0.5, "0.5"), (-1, "-1")])
+def test_class_labels_outside_the_range(check, copied_data, value, shown):
+    config = single_input()
+    net = {"type": "mft_classification", "property_name": "gap", "num_classes": 3}
+    config["model"]["fitting_net"] = net
+    config["loss"] = {"type": "mft_classification", "property_name": "gap", "num_classes": 3}
+    for name in ("train", "valid"):
+        path = a_set(copied_data / name) / "gap.npy"
+        np.save(path, np.arange(len(np.load(path)))[:, None] % 3)
+    check(config)
+    labels = np.load(path)
+    labels = labels.astype(float)
+    labels[2] = value
+    np.save(path, labels)
+    with pytest.raises(UserError, match=f"has the label {shown}; with num_classes 3"):
+        check(config)
+
+
+def test_classification_needs_its_loss(check):
+    config = single_input()
+    config["model"]["fitting_net"] = {"type": "mft_classification", "property_name": "gap"}
+    with pytest.raises(UserError, match='needs a loss of type "mft_classification"'):
+        check(config)

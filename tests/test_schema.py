@@ -58,7 +58,7 @@ def test_another_fitting_net_in_an_mft_model_is_refused():
 def test_negative_lambda_is_refused():
     config = mft_input()
     config["loss_dict"]["GFN2"]["lambda_reg"] = -1.0
-    with pytest.raises(ArgumentError, match="must not be negative"):
+    with pytest.raises(ArgumentError, match="must be at least 0"):
         resolved(config)
 
 

@@ -117,7 +117,7 @@ class MFTPropertyLoss(TaskLoss):
             if not model.is_intensive[number]:
                 per_atom = atoms.to(predicted.dtype).expand_as(predicted)
             known = known_labels(label, name)
-            scale = model.label_scale(name)[: predicted.shape[1]].expand_as(predicted)
+            scale = model.label_scale(name).expand_as(predicted)
             variance = model_pred.get(f"{name}_variance")
             value = distance(
                 (predicted / per_atom)[known],

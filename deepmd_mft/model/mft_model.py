@@ -149,12 +149,14 @@ class MFTModel(PropertyModel):
 
     model_type = "mft"
     property_names: list[str]
+    property_dims: list[int]
     is_intensive: list[bool]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         net = self.atomic_model.fitting_net
         self.property_names = net.property_names
+        self.property_dims = net.variable_dims[: len(net.property_names)]
         self.is_intensive = net.is_intensive
 
     @classmethod
@@ -280,7 +282,7 @@ class MFTModel(PropertyModel):
         """
         for number, known in enumerate(self.property_names):
             if known == name:
-                return self.atomic_model.out_std[number, 0]
+                return self.atomic_model.out_std[number, 0, : self.property_dims[number]]
         raise RuntimeError("no such property")
 
     def reduce(

@@ -1,0 +1,67 @@
+"""Every input template passes deepmd-kit's schema and this package's checks."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from deepmd.pt.utils.multi_task import preprocess_shared_params
+from deepmd.utils.argcheck import normalize
+
+from deepmd_mft.preflight import check_branches, read_branches
+from tests.conftest import ROOT
+
+TEMPLATES = sorted((ROOT / "input_templates").rglob("*.json"))
+
+
+def test_files_are_what_the_generator_writes():
+    script = ROOT / "input_templates" / "make_templates.py"
+    done = subprocess.run(
+        [sys.executable, str(script), "--check"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_target_has_every_strategy():
+    folders = {path.parent for path in TEMPLATES}
+    assert len(folders) == 15
+    for folder in folders:
+        assert {f"input_{s}.json" for s in ("scratch", "ft", "lp", "mft")} <= {
+            path.name for path in folder.iterdir()
+        }
+
+
+@pytest.mark.parametrize("path", TEMPLATES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_template_is_valid(path):
+    config = json.loads(path.read_text())
+    check_branches(read_branches(config))
+    multi_task = "model_dict" in config["model"]
+    if multi_task:
+        config["model"], _ = preprocess_shared_params(config["model"])
+    normalize(config, multi_task=multi_task)
+
+
+def test_published_sizes():
+    """DPA-3.1-3M and Table 8 of the MFT paper."""
+    config = json.loads((ROOT / "input_templates" / "input_mft.json").read_text())
+    descriptor = config["model"]["shared_dict"]["dpa3_descriptor"]
+    repflow = descriptor["repflow"]
+    assert [repflow[key] for key in ("nlayers", "n_dim", "e_dim", "a_dim")] == [16, 128, 64, 32]
+    assert len(config["model"]["shared_dict"]["type_map_all"]) == 118
+    for branch in config["model"]["model_dict"].values():
+        assert branch["fitting_net"]["dim_case_embd"] == 31
+        assert branch["fitting_net"]["neuron"] == [240, 240, 240]
+    assert config["training"]["model_prob"] == {"SPICE2": 0.5, "property": 0.5}
+    assert config["training"]["numb_steps"] == 100_000
+
+
+@pytest.mark.parametrize("strategy", ["ft", "lp", "mft"])
+def test_strategies_share_one_descriptor(strategy):
+    def descriptor(name):
+        model = json.loads((ROOT / "input_templates" / f"input_{name}.json").read_text())["model"]
+        found = model.get("descriptor") or model["shared_dict"]["dpa3_descriptor"]
+        return found.pop("trainable", True), found
+
+    trainable, found = descriptor(strategy)
+    assert found == descriptor("scratch")[1]
+    assert trainable == (strategy != "lp")
