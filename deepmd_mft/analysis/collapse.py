@@ -12,7 +12,7 @@ from deepmd_mft.analysis.clusters import cluster_scores, flatten
 from deepmd_mft.analysis.drift import drift, linear_cka, weight_drift
 from deepmd_mft.analysis.elements import element_similarity
 from deepmd_mft.analysis.embeddings import embed
-from deepmd_mft.analysis.transrate import bin_target, layer_profile
+from deepmd_mft.analysis.transrate import SHUFFLED, bin_target, layer_profile
 from deepmd_mft.errors import UserError
 
 if TYPE_CHECKING:
@@ -245,9 +245,13 @@ def _add_transrate(
     if structures.labels is None:
         return
     classes = bin_target(structures.labels, nbins=options.nbins)
+    shuffled = np.random.default_rng(options.seed).permutation(classes)
     for name, embedding in seen.items():
-        for number, value in enumerate(layer_profile(embedding.pooled, classes), start=1):
-            _layer_row(result, "TransRate", name, structures.name, f"layer {number}", float(value))
+        # with few structures the rates inside the bins are too small: the shuffled labels show it
+        for line, told in ((name, classes), (name + SHUFFLED, shuffled)):
+            for number, value in enumerate(layer_profile(embedding.pooled, told), start=1):
+                layer = f"layer {number}"
+                _layer_row(result, "TransRate", line, structures.name, layer, float(value))
 
 
 def _add_clusters(

@@ -208,6 +208,7 @@ def weight_drift(
             sums = squares.setdefault(layer, [0.0, 0.0])
             sums[0] += moved
             sums[1] += length
+    squares["all"] = squares.pop("all")  # last
     return {
         layer: float(np.sqrt(moved / length)) if length else float("nan")
         for layer, (moved, length) in squares.items()
@@ -215,11 +216,12 @@ def weight_drift(
 
 
 def _layer_of(name: str) -> str:
-    numbered = re.search(r"layers\.(\d+)\.", name)
-    if numbered:
-        return f"layer {int(numbered[1]) + 1}"
-    parts = [part for part in name.split(".") if part not in {"repflows", "repformers"}]
-    return parts[0]
+    """Return the message-passing layer of a tensor, or the part of the descriptor it is in."""
+    block, _, rest = name.partition(".")
+    if block not in {"repflows", "repformers"}:
+        return block
+    numbered = re.match(r"layers\.(\d+)\.", rest)
+    return f"layer {int(numbered[1]) + 1}" if numbered else rest.split(".")[0]
 
 
 def _check_widths(first: np.ndarray, second: np.ndarray) -> None:

@@ -221,6 +221,9 @@ class _Store:
         target = self._array("edge", nedges, edge.shape[-1])
         coord, _, nlist = batch.inputs[:3]
         present = nlist >= 0
+        if edge.dim() == 4:  # DPA-2: the nearest of the list, padded beyond a cutoff of its own
+            nlist = nlist[:, :, : edge.shape[2]]
+            present = (nlist >= 0) & (batch.output[4].reshape(nlist.shape) > 0)
         flat = edge if edge.dim() == 2 else edge[present]
         frame, centre, slot = torch.nonzero(present, as_tuple=True)
         if len(flat) != len(frame):
@@ -250,8 +253,9 @@ class _Store:
             there - coord[frames, centres][:, None] - vector[:, None], dim=-1
         ).masked_fill(neighbours < 0, float("inf"))
         nearest, best = gap.min(dim=1)
-        found = nearest < SAME_PLACE
-        chosen = flat[index[frames, centres, best][found]]
+        place = index[frames, centres, best]
+        found = (nearest < SAME_PLACE) & (place >= 0)
+        chosen = flat[place[found]]
         target[rows.numpy()[found.cpu().numpy()]] = chosen.cpu().numpy()
 
     def finish(self) -> Embedding:

@@ -10,6 +10,8 @@ import numpy as np
 mpl.use("Agg")
 import matplotlib.pyplot as plt
 
+from deepmd_mft.analysis.transrate import SHUFFLED
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
@@ -21,13 +23,12 @@ __all__ = ["draw_bars", "draw_clouds", "draw_heatmaps", "draw_lines", "draw_map"
 #: Colours that colour-blind readers can tell apart (Okabe and Ito 2008).
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999999")
 ELEMENT_COLOURS = {
-    "H": "#999999",
+    "H": "#cc79a7",
     "C": "#000000",
     "N": "#0072b2",
     "O": "#d55e00",
     "F": "#009e73",
     "S": "#e69f00",
-    "P": "#cc79a7",
 }
 
 
@@ -142,13 +143,20 @@ def draw_lines(
     ylabels : dict
         Panel to the words at its axis.
     """
+    columns = min(2, len(panels))
+    rows = -(-len(panels) // columns)
     figure, grid = plt.subplots(
-        1, len(panels), figsize=(5 * len(panels), 4), squeeze=False, layout="constrained"
+        rows, columns, figsize=(5.5 * columns, 3.8 * rows), squeeze=False, layout="constrained"
     )
-    for axes, (title, lines) in zip(grid.flat, panels.items(), strict=True):
-        for number, (name, values) in enumerate(lines.items()):
+    for axes in grid.flat[len(panels) :]:
+        axes.axis("off")
+    for axes, (title, lines) in zip(grid.flat, panels.items(), strict=False):
+        # a baseline is dotted, in the colour of the line that it belongs to
+        solid = [name for name in lines if not name.endswith(SHUFFLED)]
+        for name, values in lines.items():
+            number = solid.index(name.removesuffix(SHUFFLED))
             axes.plot(
-                list(values), list(values.values()), "o-", label=name,
+                list(values), list(values.values()), "o-" if name in solid else ".:", label=name,
                 color=COLOURS[number % len(COLOURS)],
             )  # fmt: skip
         axes.set(title=title, ylabel=ylabels[title])

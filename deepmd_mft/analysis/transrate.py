@@ -11,10 +11,12 @@ import numpy as np
 
 from deepmd_mft.errors import UserError
 
-__all__ = ["bin_target", "coding_rate", "layer_profile", "transrate"]
+__all__ = ["SHUFFLED", "bin_target", "coding_rate", "layer_profile", "transrate"]
 
 #: Distortion; the value of the paper's published code.
 EPSILON = 1e-4
+#: Follows a checkpoint's name where the labels were shuffled: what TransRate shows by chance.
+SHUFFLED = ", labels shuffled"
 
 
 def coding_rate(features: np.ndarray, *, epsilon: float = EPSILON) -> float:
