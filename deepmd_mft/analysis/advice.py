@@ -79,7 +79,8 @@ def advise(target: str, ranked: list[Candidate]) -> list[str]:
     for place, candidate in enumerate(ranked, start=1):
         reasons = []
         if candidate.missing_elements:
-            reasons.append(f"it has no {', '.join(candidate.missing_elements)}")
+            missing = ", ".join(candidate.missing_elements)
+            reasons.append(f"what was looked at of it has no {missing}")
         if candidate.ratio > FAR:
             reasons.append(
                 f"its atoms are {candidate.ratio:.1f} times as far from {target} as two halves of "

@@ -1,3 +1,5 @@
+"""Classes of atoms and edges, samples of them, and the structures they come from."""
+
 import numpy as np
 import pytest
 from ase.build import bulk, molecule

@@ -1,3 +1,5 @@
+"""Davies-Bouldin against scikit-learn and the paper's formula, t-SNE, collapse."""
+
 import numpy as np
 import pytest
 from sklearn.metrics import davies_bouldin_score

@@ -1,3 +1,5 @@
+"""Distances against closed forms and POT."""
+
 import numpy as np
 import ot
 import pytest

@@ -1,3 +1,5 @@
+"""TransRate against a direct implementation of its definition."""
+
 import numpy as np
 import pytest
 
