@@ -19,10 +19,14 @@ from sklearn.metrics import adjusted_rand_score
 
 from deepmd_mft.data.convert import convert
 from deepmd_mft.data.dataset import open_dataset
-from deepmd_mft.data.density import scott_log_density
 from deepmd_mft.data.ofm import orbital_field_matrices
 from deepmd_mft.data.readers import open_source
-from deepmd_mft.data.splits.omee import loco, sparse, sparsest_by_features
+from deepmd_mft.data.splits.omee import (
+    loco,
+    sparse,
+    sparsest_by_features,
+    sparsest_by_values,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("DEEPMD_MFT_SHARED", ROOT.parent / "shared")) / "data" / "matbench"
@@ -103,7 +107,7 @@ def main() -> None:
         print(f"OFM of {len(data):,} crystals: {time.perf_counter() - start:.0f} s")
     apart = np.arange(len(values))
     show_loco(features, apart)
-    by_value = np.argsort(scott_log_density(values), kind="stable")
+    by_value = sparsest_by_values(values, len(values))
     show_sparse("y", features, values, by_value, apart)
     by_structure, _ = sparsest_by_features(features, len(values))
     show_sparse("x", features, values, by_structure, apart)

@@ -17,9 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from dargs.dargs import ArgumentError
 from deepmd.common import j_loader
 from deepmd.dpmodel.utils.lmdb_data import is_lmdb
 from deepmd.pt.utils.multi_task import preprocess_shared_params
+from deepmd.utils.argcheck import normalize
+from deepmd.utils.compat import update_deepmd_input
 from deepmd.utils.data_system import process_systems
 from deepmd.utils.model_branch_dict import get_model_dict
 from deepmd.utils.path import DPPath
@@ -107,6 +110,8 @@ def check_command(args: argparse.Namespace) -> None:
     if not any(b.is_mft_head or b.is_mft_loss or b.model.get("type") == "mft" for b in branches):
         return
     check_branches(branches)
+    if not getattr(args, "use_pretrain_script", False):  # else the checkpoint fills in the model
+        check_schema(config)
     for option in ("finetune", "init_model", "restart"):
         path = getattr(args, option, None)
         if path:
@@ -193,6 +198,24 @@ def check_branches(branches: list[Branch]) -> None:
             "branch taken from a checkpoint fixes it: set the others to the checkpoint's value "
             "(31 for DPA-3.1-3M)"
         )
+
+
+def check_schema(config: dict[str, Any]) -> None:
+    """Check keys, types and values with deepmd-kit's own schema.
+
+    Raises
+    ------
+    UserError
+        With the schema's message, which names the location.
+    """
+    config = copy.deepcopy(config)
+    multi_task = "model_dict" in config["model"]
+    if multi_task:
+        config["model"], _ = preprocess_shared_params(config["model"])
+    try:
+        normalize(update_deepmd_input(config, warning=False), multi_task=multi_task)
+    except ArgumentError as error:
+        raise UserError(f"the input does not fit deepmd-kit's schema: {error}") from None
 
 
 def _check_same_property(branch: Branch) -> None:

@@ -135,6 +135,26 @@ def test_parts_that_do_not_fit(check, edit, message):
         check(config)
 
 
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda net: net.pop("property_name"), "property_name"),
+        (lambda net: net.update(neurons=[8]), "neurons"),
+        (lambda net: net.update(task_dim="one"), "task_dim"),
+        (lambda net: net.update(readout="median"), "must be one of mean, sum, max, attention"),
+    ],
+)
+def test_schema_errors_name_their_place(check, edit, message):
+    config = mft_input()
+    edit(config["model"]["model_dict"]["property"]["fitting_net"])
+    config["loss_dict"]["property"].pop("task_dim", None)
+    with pytest.raises(UserError, match=message) as caught:
+        check(config)
+    assert "model_dict/property/fitting_net" in str(caught.value) or "make them equal" in str(
+        caught.value
+    )
+
+
 def test_finetune_head_not_in_the_checkpoint(check, pretrained):
     config = mft_input()
     config["model"]["model_dict"]["GFN2"]["finetune_head"] = "SPICE2"

@@ -116,7 +116,8 @@ def neighbours(
             largest = np.zeros(nloc)
             np.maximum.at(largest, centre, angle)
             return centre, atoms[other], angle / largest[centre], distance
-        radius = 2.002 * reach
+        # Beside a vacuum the first vertices lie much too far out: approach in steps.
+        radius = min(2.002 * reach, 1.5 * radius)
     raise UserError("no Voronoi diagram: is the cell flat or are atoms on top of each other?")
 
 

@@ -12,11 +12,13 @@ from deepmd.pt.train.wrapper import ModelWrapper
 from deepmd.utils.argcheck import model_args
 
 from deepmd_mft.analysis.checkpoints import load_checkpoint, parse_model
-from deepmd_mft.analysis.classes import Edges, Windows, find_edges
+from deepmd_mft.analysis.classes import Edges, Windows, atom_classes, find_edges
+from deepmd_mft.analysis.domains import analyse_domains
 from deepmd_mft.analysis.elements import element_similarity
 from deepmd_mft.analysis.embeddings import embed
 from deepmd_mft.analysis.structures import Structure, StructureSet, read_structures
 from deepmd_mft.compat import message_layers
+from deepmd_mft.data.frames import ELEMENTS
 from deepmd_mft.errors import UserError
 from tests.analysis.test_classes import structure_set
 from tests.conftest import DATA, DESCRIPTOR, ENERGY_NET, PROPERTY_NET, TYPE_MAP
@@ -225,3 +227,25 @@ def test_how_models_are_written(tmp_path):
     assert parse_model(f"x={odd}:GFN2") == ("x", odd, "GFN2")
     with pytest.raises(UserError, match="NAME=FILE"):
         parse_model("model.pt")
+
+
+CRYSTALS = DATA.parents[3] / "shared" / "data" / "crystals"
+
+
+@pytest.mark.skipif(not CRYSTALS.is_dir(), reason=f"no crystals in {CRYSTALS}")
+def test_real_crystals(tmp_path):
+    """Crystals of 80 elements: classes, edges through the cell, and a ranking of two sets."""
+    sets = [
+        read_structures(name, CRYSTALS / f"{name}-random-1k.xyz.gz", most=25)
+        for name in ("mptrj", "alexandria")
+    ]
+    checkpoint = save_checkpoint(tmp_path / "all.pt", type_map=list(ELEMENTS))
+    model = load_checkpoint("random", checkpoint)
+    assert all(s.cell is not None for s in sets[0].structures)
+    edges = find_edges(sets[0], ["O-O"], Windows((2.4, 3.0), (3.2, 3.9)))
+    seen = embed(model, sets[0], edges=edges)
+    assert np.isfinite(seen.node).all()
+    assert np.isfinite(seen.edge).all(axis=1).mean() > 0.9  # e_sel 40 cuts some dense crystals
+    assert len(set(atom_classes(sets[0]).tolist())) > 40
+    found = analyse_domains(model, sets[0], sets[1:], natoms=100)
+    assert 0 < found.floor < found.ranked[0].distance

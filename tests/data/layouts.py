@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
+import tarfile
 import zlib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import lmdb
 import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 QM9_XYZ = """5
 gdb 1\t157.7118\t157.70997\t157.70699\t0.\t13.21\t-0.3877\t0.1171\t0.5048\t35.3641\t0.044749\t\
@@ -22,6 +28,18 @@ H\t-0.5238136345\t 1.4379326443\t 0.9063972942\t 0.133923
 C\tC\t
 InChI=1S/CH4/h1H4\tInChI=1S/CH4/h1H4
 """
+
+
+def write_qm9_tar(path: Path, numbers: Iterable[int]) -> Path:
+    """Write methane under several numbers in the layout of dsgdb9nsd.xyz.tar.bz2."""
+    with tarfile.open(path, "w:bz2") as archive:
+        for i in numbers:
+            text = QM9_XYZ.replace("gdb 1", f"gdb {i}").encode()
+            info = tarfile.TarInfo(f"dsgdb9nsd_{i:06d}.xyz")
+            info.size = len(text)
+            archive.addfile(info, io.BytesIO(text))
+    return path
+
 
 QM9_CSV_HEADER = (
     "XYZ_file,Index,SMILES,InChi,N_atoms,Stoichiometry,Elements,XYZ_Ang,Mulliken_pop,"

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import io
-import tarfile
 
 import ase
 import ase.io
@@ -13,12 +11,12 @@ import numpy as np
 import pytest
 from layouts import (
     QM9_CSV_HEADER,
-    QM9_XYZ,
     ase_row,
     matbench_structure,
     qm9_csv_row,
     write_aselmdb,
     write_matbench,
+    write_qm9_tar,
 )
 
 from deepmd_mft.cli import main
@@ -39,13 +37,7 @@ def cut(path, fraction=0.5):
 
 
 def test_truncated_qm9_tar(tmp_path, capsys):
-    path = tmp_path / "dsgdb9nsd.xyz.tar.bz2"
-    with tarfile.open(path, "w:bz2") as archive:
-        for i in range(300):
-            text = QM9_XYZ.replace("gdb 1", f"gdb {i}").encode()
-            info = tarfile.TarInfo(f"dsgdb9nsd_{i:06d}.xyz")
-            info.size = len(text)
-            archive.addfile(info, io.BytesIO(text))
+    path = write_qm9_tar(tmp_path / "dsgdb9nsd.xyz.tar.bz2", range(300))
     cut(path)
     assert "ends or is damaged after" in complaint(capsys, path, tmp_path / "out")
 

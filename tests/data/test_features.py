@@ -125,3 +125,12 @@ def test_duplicates_of_molecules():
     names = ["", "CCO", "", "CCO"]
     assert duplicate_groups(names, structures).tolist() == [0, 1, 0, 1]
     assert duplicate_groups(["a", "b", "a"], None).tolist() == [0, 1, 0]
+
+
+def test_slab_in_a_wide_vacuum():
+    """Cells of surface atoms reach far into the vacuum; the search must not run away."""
+    hexagon = np.array([[2.46, 0, 0], [-1.23, 2.13, 0], [0, 0, 40.0]])
+    coords = np.array([[0, 0, 20.0], [0, 1.42, 20.1]])
+    centre, _, weight, distance = ofm.neighbours(coords, hexagon)
+    assert distance.max() < 41
+    assert (weight[centre == 0] > 0.5).sum() >= 2

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import tarfile
-
 import ase
 import ase.db
 import ase.io
@@ -14,12 +11,12 @@ import pytest
 from ase.calculators.singlepoint import SinglePointCalculator
 from layouts import (
     QM9_CSV_HEADER,
-    QM9_XYZ,
     ase_row,
     matbench_structure,
     qm9_csv_row,
     write_aselmdb,
     write_matbench,
+    write_qm9_tar,
 )
 
 from deepmd_mft.data.frames import Frames, Skipped
@@ -35,13 +32,7 @@ def read(path, kind="auto", **options):
 
 
 def test_qm9_tar(tmp_path):
-    path = tmp_path / "dsgdb9nsd.xyz.tar.bz2"
-    with tarfile.open(path, "w:bz2") as archive:
-        for i in (1, 2):
-            text = QM9_XYZ.replace("gdb 1", f"gdb {i}").encode()
-            info = tarfile.TarInfo(f"dsgdb9nsd_{i:06d}.xyz")
-            info.size = len(text)
-            archive.addfile(info, io.BytesIO(text))
+    path = write_qm9_tar(tmp_path / "dsgdb9nsd.xyz.tar.bz2", (1, 2))
     (tmp_path / "uncharacterized.txt").write_text("3,054 molecules\n-----\n    2  CC  N  1\n")
     frames, source = read(path, exclude=tmp_path / "uncharacterized.txt")
     assert isinstance(frames[1], Skipped)

@@ -5,7 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
-from deepmd.pt.model.model import get_model
+from deepmd.pt.model.model import BaseModel, get_model
 
 from deepmd_mft.errors import UserError
 from tests.conftest import DESCRIPTOR, PROPERTY_NET, TYPE_MAP
@@ -46,6 +46,16 @@ def test_equals_native_property_model_with_equal_weights(intensive, periodic):
     expected, got = native(coord, atype, box), ours(coord, atype, box)
     for key in ("gap", "atom_gap"):
         torch.testing.assert_close(got[key], expected[key], rtol=1e-10, atol=0)
+
+
+@pytest.mark.parametrize("intensive", [True, False])
+def test_serialized_it_is_deepmds_own_property_model(intensive):
+    """So that `dp convert-backend` takes it to every backend."""
+    model = with_statistics(build(intensive=intensive))
+    converted = BaseModel.deserialize(copy.deepcopy(model.serialize()))
+    assert type(converted).__module__.startswith("deepmd.")
+    coord, atype, box = frame(periodic=True)
+    torch.testing.assert_close(converted(coord, atype, box)["gap"], model(coord, atype, box)["gap"])
 
 
 def test_is_a_property_model_to_deepmd():

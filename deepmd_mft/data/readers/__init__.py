@@ -139,7 +139,7 @@ def open_source(path: Path, kind: str = "auto", options: ReadOptions | None = No
     return function(path, options or ReadOptions())
 
 
-def guess(path: Path) -> str:  # noqa: PLR0911 - a list of questions
+def guess(path: Path) -> str:
     """Tell the kind of a source by its name and first bytes."""
     name = path.name.lower()
     if path.is_dir():

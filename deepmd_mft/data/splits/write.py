@@ -46,6 +46,7 @@ def write_split(
     method: str,
     parameters: dict[str, Any],
     only: list[str] | None = None,
+    original: dict[str, Any] | None = None,
     overwrite: bool = False,
     progress: bool = False,
 ) -> dict[str, Any]:
@@ -68,6 +69,8 @@ def write_split(
         What it was called with, the seed among it.
     only : list of str, optional
         Names of the folds whose folders are written; ``split.json`` describes all of them.
+    original : dict, optional
+        ``split.json`` that this must reproduce; nothing is kept if a checksum differs.
     overwrite : bool
         Replace an existing folder.
     progress : bool
@@ -111,6 +114,8 @@ def write_split(
             record["folds"].append(
                 {"name": fold.name, "folder": name, "sha256": checksums, **rows_of}
             )
+        if original is not None:
+            _compare(original, record)
         (partial / "split.json").write_text(json.dumps(record) + "\n")
     return record
 
@@ -159,27 +164,12 @@ def read_split(path: Path, data: DataSet) -> tuple[list[Fold], dict[str, Any]]:
     return folds, record
 
 
-def verify(record: dict[str, Any], rebuilt: dict[str, Any]) -> int:
-    """Compare the checksums of a rebuilt split with the original's.
-
-    Returns
-    -------
-    int
-        How many folders were compared.
-
-    Raises
-    ------
-    UserError
-        If one differs: then the data set is not the one that was divided.
-    """
-    compared = 0
-    for old, new in zip(record["folds"], rebuilt["folds"], strict=True):
+def _compare(original: dict[str, Any], rebuilt: dict[str, Any]) -> None:
+    """Refuse a rebuilt split whose folders have other checksums than the original's."""
+    for old, new in zip(original["folds"], rebuilt["folds"], strict=True):
         for part, checksum in new["sha256"].items():
-            if part in old["sha256"]:
-                compared += 1
-                if old["sha256"][part] != checksum:
-                    raise UserError(
-                        f"fold {old['name'] or '0'}, {part}: same rows, other contents; the data "
-                        "set was converted differently (other labels, type map or versions)"
-                    )
-    return compared
+            if old["sha256"].get(part, checksum) != checksum:
+                raise UserError(
+                    f"fold {old['name'] or '0'}, {part}: same rows, other contents; the data "
+                    "set was converted differently (other labels, type map or versions)"
+                )

@@ -1,0 +1,44 @@
+"""The quickstart from end to end, with a few steps."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import ROOT
+
+SCRIPT = ROOT / "examples" / "qm9_gap" / "quickstart.py"
+
+
+def quickstart(runs):
+    command = [sys.executable, str(SCRIPT), "--runs", str(runs), "--steps", "4"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("quickstart")
+    (folder / "first.log").write_text(quickstart(folder))
+    return folder
+
+
+def test_writes_table_and_picture(runs):
+    record = json.loads((runs / "table.json").read_text())
+    assert len(record["errors"]) == 3
+    for sets in record["errors"].values():
+        for errors in sets.values():
+            assert 0 < errors["MAE"] <= errors["RMSE"] < 1
+    log = (runs / "first.log").read_text()
+    assert (runs / "table.md").read_text() in log
+    assert (runs / "learning_curves.png").read_bytes().startswith(b"\x89PNG")
+    assert "dp --pt train input.json --finetune pretrained/model.pt" in log
+
+
+def test_a_finished_run_is_not_repeated(runs):
+    before = (runs / "mft" / "lcurve.out").read_text()
+    log = quickstart(runs)
+    assert "mft: finished before" in log
+    assert (runs / "mft" / "lcurve.out").read_text() == before
