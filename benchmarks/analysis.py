@@ -2,10 +2,11 @@
 
     OMP_NUM_THREADS=1 python benchmarks/analysis.py
 
-Bounds: 5000 x 5000 points in 128 dimensions under 60 s and 1 GB (beyond the imports) on two cores; embeddings, with
-all layers and edges, in at most 1.3 times the time that deepmd-kit takes for the descriptor of the
-same molecules; 100,000 atoms in under 2 GB. Each measurement runs in a process of its own, so that
-its peak memory is its own; times are processor times, because others use the machine too.
+Bounds: 5000 x 5000 points in 128 dimensions under 60 s and 1 GB (beyond the imports) on two cores;
+embeddings, with all layers and edges, in at most 1.3 times the time that deepmd-kit takes for the
+descriptor of the same molecules; 100,000 atoms in under 2 GB. Each measurement runs in a process of
+its own, so that its peak memory is its own; times are processor times, because others use the
+machine too.
 """
 
 from __future__ import annotations

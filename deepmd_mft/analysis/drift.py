@@ -91,9 +91,9 @@ def drift(reference: np.ndarray, other: np.ndarray, *, bootstrap: int = 0, seed:
 def wasserstein(first: np.ndarray, second: np.ndarray) -> float:
     """Return the exact 1-Wasserstein distance of two point sets (MFT, eq. 15).
 
-    Every point weighs the same, the cost is the Euclidean distance, solved by POT's network simplex:
-    seconds for 5000 points a side. (scipy's assignment solver takes a third of the memory, but
-    four times as long for 2000 atoms before and after fine-tuning, and worse for more.)
+    Every point weighs the same, the cost is the Euclidean distance, solved by POT's network
+    simplex: seconds for 5000 points a side. (scipy's assignment solver takes a third of the memory,
+    but four times as long for 2000 atoms before and after fine-tuning, and worse for more.)
 
     Parameters
     ----------
