@@ -204,11 +204,12 @@ def weight_drift(
             sums = squares.setdefault(layer, [0.0, 0.0])
             sums[0] += moved
             sums[1] += length
-    squares["all"] = squares.pop("all")  # last
-    return {
+    ratios = {
         layer: float(np.sqrt(moved / length)) if length else float("nan")
         for layer, (moved, length) in squares.items()
     }
+    order = sorted(ratios, key=lambda layer: (layer == "all", layer.startswith("layer ")))
+    return {layer: ratios[layer] for layer in order}
 
 
 def _layer_of(name: str) -> str:

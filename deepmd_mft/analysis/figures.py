@@ -94,6 +94,7 @@ def draw_bars(
     path: Path,
     table: dict[str, dict[str, tuple[float, float, float]]],
     *,
+    models: Sequence[str],
     ylabel: str,
     title: str,
 ) -> None:
@@ -105,6 +106,8 @@ def draw_bars(
         The PNG.
     table : dict
         Checkpoint to set to value, low, high.
+    models : sequence of str
+        All checkpoints: each has one colour in all figures.
     ylabel, title : str
         Words around it.
     """
@@ -120,7 +123,7 @@ def draw_bars(
             width,
             yerr=ranges if ranges.any() else None,
             label=name,
-            color=COLOURS[number % len(COLOURS)],
+            color=_colour(name, models),
             capsize=3,
         )
     axes.set_xticks(np.arange(len(sets)), sets)
@@ -130,7 +133,11 @@ def draw_bars(
 
 
 def draw_lines(
-    path: Path, panels: dict[str, dict[str, dict[str, float]]], ylabels: dict[str, str]
+    path: Path,
+    panels: dict[str, dict[str, dict[str, float]]],
+    *,
+    models: Sequence[str],
+    ylabels: dict[str, str],
 ) -> None:
     """Draw quantities layer by layer, one panel each.
 
@@ -139,7 +146,9 @@ def draw_lines(
     path : Path
         The PNG.
     panels : dict
-        Panel to checkpoint to layer to value.
+        Panel to checkpoint to layer to value; a baseline (``SHUFFLED``) is dotted.
+    models : sequence of str
+        All checkpoints: each has one colour in all figures.
     ylabels : dict
         Panel to the words at its axis.
     """
@@ -151,17 +160,16 @@ def draw_lines(
     for axes in grid.flat[len(panels) :]:
         axes.axis("off")
     for axes, (title, lines) in zip(grid.flat, panels.items(), strict=False):
-        # a baseline is dotted, in the colour of the line that it belongs to
-        solid = [name for name in lines if not name.endswith(SHUFFLED)]
         for name, values in lines.items():
-            number = solid.index(name.removesuffix(SHUFFLED))
-            axes.plot(
-                list(values), list(values.values()), "o-" if name in solid else ".:", label=name,
-                color=COLOURS[number % len(COLOURS)],
-            )  # fmt: skip
+            model = name.removesuffix(SHUFFLED)
+            style = "o-" if name == model else ".:"
+            axes.plot(list(values), list(values.values()), style, color=_colour(model, models))
         axes.set(title=title, ylabel=ylabels[title])
         axes.tick_params(axis="x", rotation=45)
-        axes.legend()
+    handles = [plt.Line2D([], [], marker="o", color=_colour(m, models), label=m) for m in models]
+    if any(SHUFFLED in name for lines in panels.values() for name in lines):
+        handles.append(plt.Line2D([], [], linestyle=":", color="grey", label="labels shuffled"))
+    figure.legend(handles=handles, loc="outside right center")
     _save(figure, path)
 
 
@@ -220,6 +228,10 @@ def in_order(labels: np.ndarray) -> list[str]:
     """Sort class names: elements by name, distances from near to far."""
     rank = {"near": 0, "middle": 1, "far": 2}
     return sorted(set(labels.tolist()), key=lambda n: (_group(n), rank.get(n.split(" ")[-1], 0), n))
+
+
+def _colour(name: str, names: Sequence[str]) -> str:
+    return COLOURS[list(names).index(name) % len(COLOURS)]
 
 
 def _group(name: str) -> str:

@@ -69,10 +69,11 @@ def write_collapse(folder: Path, result: Collapse, record: dict[str, Any]) -> No
         figures.draw_bars(
             folder / "drift.png",
             bars,
+            models=list(record["models"]),
             ylabel="1-Wasserstein distance",
             title="Drift of atomic representations from the reference",
         )
-    _draw_layers(folder / "layers.png", result.layers)
+    _draw_layers(folder / "layers.png", result.layers, list(record["models"]))
     if result.similarities:
         figures.draw_heatmaps(folder / "elements.png", result.similarities)
     (folder / "summary.md").write_text(_words(result))
@@ -154,7 +155,7 @@ def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
         table.writerows(row.values() for row in rows)
 
 
-def _draw_layers(path: Path, rows: list[dict[str, Any]]) -> None:
+def _draw_layers(path: Path, rows: list[dict[str, Any]], models: list[str]) -> None:
     panels: dict[str, dict[str, dict[str, float]]] = {}
     for row in rows:
         title = row["quantity"] + (f", {row['set']}" if row["set"] else "")
@@ -165,7 +166,8 @@ def _draw_layers(path: Path, rows: list[dict[str, Any]]) -> None:
         "TransRate": "TransRate / coding rate",
     }
     if panels:
-        figures.draw_lines(path, panels, {t: words[t.split(",")[0]] for t in panels})
+        ylabels = {title: words[title.split(",")[0]] for title in panels}
+        figures.draw_lines(path, panels, models=models, ylabels=ylabels)
 
 
 def _words(result: Collapse) -> str:
