@@ -274,3 +274,67 @@ def count_neighbours(coord: Any, cell: Any, rcut: float) -> Any:
     extended, _, _ = nlist.extend_coord_with_ghosts(position, atype, box, rcut)
     distance = torch.cdist(position[0], extended.reshape(-1, 3))
     return (distance < rcut).sum(dim=1).cpu().numpy() - 1
+
+
+# --- representations ----------------------------------------------------------------------------
+
+
+def load_backbone(path: str, branch: str | None) -> Any:
+    """Load one branch of a checkpoint for looking at its representations.
+
+    Parameters
+    ----------
+    path : str
+        A ``.pt`` checkpoint.
+    branch : str or None
+        A branch of a multi-task checkpoint.
+
+    Returns
+    -------
+    torch.nn.Module
+        The branch's model in evaluation mode, not compiled, so that hooks can be set. Its head is
+        replaced by one that hands the descriptor through: ``forward_embedding`` then costs what the
+        descriptor costs, with any head.
+    """
+    torch: Any = importlib.import_module("torch")
+
+    class HandThrough(torch.nn.Module):
+        def forward(self, descriptor: Any, *_args: Any, **_kwargs: Any) -> dict[str, Any]:
+            return {"atomic_feature": descriptor}
+
+    model = load_model(path, branch)
+    model.atomic_model.fitting_net = HandThrough()
+    return model
+
+
+def message_layers(descriptor: Any) -> list[Any]:
+    """Return the message-passing layers of a descriptor, in order; none if it has no such."""
+    for block in ("repflows", "repformers"):  # DPA-3, DPA-2
+        if hasattr(descriptor, block):
+            return list(getattr(descriptor, block).layers)
+    return []
+
+
+def watch_layer(layer: Any, see: Callable[[Any], None]) -> None:
+    """Call ``see`` with the node representation, nf x nloc x dim, that a layer returns.
+
+    deepmd-kit calls ``layer.forward`` itself, past the forward hooks of torch.
+    """
+    forward = layer.forward
+
+    @functools.wraps(forward)
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        output = forward(*args, **kwargs)
+        see(output[0])
+        return output
+
+    layer.forward = watched
+
+
+def type_embedding(descriptor: Any) -> Any:
+    """Return the learnt vector of every type, ntypes x dim, or None if the descriptor has none."""
+    net = getattr(descriptor, "type_embedding", None)
+    if net is None:
+        return None
+    device = next(descriptor.parameters()).device
+    return net.get_full_embedding(device)[:-1].detach()

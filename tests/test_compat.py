@@ -105,3 +105,24 @@ def test_frames_read_without_threads_are_the_same():
     assert threaded.keys() == inline.keys()
     for key, value in threaded.items():
         np.testing.assert_array_equal(inline[key], value)
+
+
+def test_what_the_analysis_hooks_into():
+    """deepmd_mft.compat.load_backbone, message_layers, watch_layer, type_embedding."""
+    from deepmd.pt.infer.deep_eval import DeepEval
+    from deepmd.pt.model.atomic_model import DPEnergyAtomicModel
+    from deepmd.pt.model.descriptor.dpa3 import DescrptDPA3
+    from deepmd.pt.model.descriptor.repflow_layer import RepFlowLayer
+    from deepmd.pt.model.descriptor.repflows import DescrptBlockRepflows
+    from deepmd.pt.model.descriptor.repformers import DescrptBlockRepformers
+    from deepmd.pt.model.network.network import TypeEmbedNet
+
+    assert {"head", "no_jit", "auto_batch_size"} <= set(inspect.signature(DeepEval).parameters)
+    assert "coord" in inspect.signature(PropertyModel.forward_embedding).parameters
+    assert "atomic_feature" in inspect.getsource(DPEnergyAtomicModel.forward_embedding)
+    names = list(inspect.signature(DescrptDPA3.forward).parameters)
+    assert names[1:4] == ["extended_coord", "extended_atype", "nlist"]
+    for block in (DescrptBlockRepflows, DescrptBlockRepformers):
+        assert "ll.forward(" in inspect.getsource(block.forward), "layers are called by forward"
+    assert "node_ebd_ext" in inspect.signature(RepFlowLayer.forward).parameters
+    assert hasattr(TypeEmbedNet, "get_full_embedding")

@@ -25,6 +25,7 @@ VERBS = {
     "select": "find the best checkpoint of a run on its validation set",
     "evaluate": "errors of models on split folders",
     "report": "one page that compares runs in and out of distribution",
+    "analyze": "look into representations: collapse, drift, fitting auxiliary sets",
     "doc": "print the reference of every registered JSON option",
 }
 

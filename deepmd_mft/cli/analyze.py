@@ -1,0 +1,181 @@
+"""``dp-mft analyze``: representations of checkpoints, compared and drawn."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from deepmd_mft.errors import UserError
+
+if TYPE_CHECKING:
+    import argparse
+
+    from deepmd_mft.analysis.structures import StructureSet
+
+QUESTIONS = {
+    "collapse": "did fine-tuning spoil what pretraining learnt? clusters, drift, layers, elements",
+    "domains": "which auxiliary set suits a target? map and ranking of data sets",
+    "embed": "write node, edge and structure representations to an npz file",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the three questions and their options."""
+    questions = parser.add_subparsers(dest="question", required=True, metavar="QUESTION")
+    for name, summary in QUESTIONS.items():
+        sub = questions.add_parser(name, help=summary, description=summary)
+        globals()[f"_{name}_arguments"](sub)
+        sub.add_argument("--structures", type=int, help="take so many structures of each set")
+        sub.add_argument("--seed", type=int, default=0, help="seed of every draw (default 0)")
+        sub.add_argument("--overwrite", action="store_true", help="replace an existing output")
+        sub.set_defaults(answer=globals()[f"_{name}"])
+
+
+def run(args: argparse.Namespace) -> int:
+    """Answer one question."""
+    for module, package in (("ase", "ase"), ("matplotlib", "matplotlib"), ("ot", "POT")):
+        _require(module, package)
+    args.answer(args)
+    return 0
+
+
+def _require(module: str, package: str) -> None:
+    from importlib.util import find_spec  # noqa: PLC0415
+
+    if find_spec(module) is None:
+        raise UserError(f"this needs {package}: pip install 'deepmd-mft[analysis]'")
+
+
+_MODEL = "NAME=FILE or NAME=FILE:BRANCH, a .pt checkpoint"
+_SET = "NAME=PATH: deepmd systems (npy or LMDB) or a file that ase reads"
+
+
+def _collapse_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("-m", "--model", action="append", required=True, help=f"{_MODEL}; the first: reference")
+    add("-s", "--set", action="append", required=True, help=f"{_SET}; repeat for train, id, ood")
+    add("-o", "--out", type=Path, required=True, help="folder to write")
+    add("--clusters-on", help="set whose atoms and edges are clustered (default: the last)")
+    add("--property", help="label of the sets, for TransRate")
+    add("--pairs", nargs="*", default=["C-H", "C-O"], help="pairs of elements (default C-H C-O)")
+    add("--middle", nargs=2, type=float, default=(3, 4), help="middle edges, Angstrom (3 4)")
+    add("--far", nargs=2, type=float, default=(5, 6), help="far edges, Angstrom (5 6)")
+    add("--per-class", type=int, default=2000, help="atoms or edges drawn of a class (2000)")
+    add("--least", type=int, default=20, help="leave out classes with fewer members (20)")
+    add("--atoms", type=int, default=5000, help="atoms drawn of a set for the drift (5000)")
+    add("--bins", type=int, default=10, help="bins of the property (10)")
+    add("--bootstrap", type=int, default=100, help="resamples of the cluster scores (100)")
+    add("--drift-bootstrap", type=int, default=5, help="resamples of the exact distance (5)")
+
+
+def _collapse(args: argparse.Namespace) -> None:
+    from deepmd_mft.analysis.checkpoints import load_checkpoint, parse_model  # noqa: PLC0415
+    from deepmd_mft.analysis.classes import Windows  # noqa: PLC0415
+    from deepmd_mft.analysis.collapse import Options, analyse_collapse  # noqa: PLC0415
+    from deepmd_mft.analysis.output import write_collapse  # noqa: PLC0415
+    from deepmd_mft.data.staging import staged_folder  # noqa: PLC0415
+
+    models = [parse_model(text) for text in args.model]
+    _distinct("--model", [name for name, *_ in models])
+    with staged_folder(args.out, overwrite=args.overwrite) as folder:
+        sets = [_read(text, args, prop=args.property) for text in args.set]
+        _distinct("--set", [s.name for s in sets])
+        backbones = [load_checkpoint(*model) for model in models]
+        options = Options(
+            clusters_on=args.clusters_on or sets[-1].name,
+            pairs=args.pairs,
+            windows=Windows(tuple(args.middle), tuple(args.far)),
+            per_class=args.per_class,
+            least=args.least,
+            drift_atoms=args.atoms,
+            bootstrap=args.bootstrap,
+            drift_bootstrap=args.drift_bootstrap,
+            nbins=args.bins,
+            seed=args.seed,
+        )
+        result = analyse_collapse(backbones, sets, options, say=_say)
+        record = {
+            "models": {b.name: b.record for b in backbones},
+            "sets": {s.name: s.record for s in sets},
+            "property": args.property,
+            "options": options,
+        }
+        write_collapse(folder, result, record)
+        print((folder / "summary.md").read_text())
+    print(f"written: {args.out}")
+
+
+def _domains_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("-m", "--model", required=True, help=_MODEL)
+    add("--target", required=True, help=_SET)
+    add("-s", "--set", action="append", required=True, help=f"a candidate, {_SET}")
+    add("-o", "--out", type=Path, required=True, help="folder to write")
+    add("--atoms", type=int, default=2000, help="atoms drawn of a set (2000)")
+
+
+def _domains(args: argparse.Namespace) -> None:
+    from deepmd_mft.analysis.checkpoints import load_checkpoint, parse_model  # noqa: PLC0415
+    from deepmd_mft.analysis.domains import analyse_domains  # noqa: PLC0415
+    from deepmd_mft.analysis.output import write_domains  # noqa: PLC0415
+    from deepmd_mft.data.staging import staged_folder  # noqa: PLC0415
+
+    with staged_folder(args.out, overwrite=args.overwrite) as folder:
+        target, *others = (_read(text, args) for text in (args.target, *args.set))
+        _distinct("--target and --set", [target.name, *(s.name for s in others)])
+        backbone = load_checkpoint(*parse_model(args.model))
+        result = analyse_domains(backbone, target, others, natoms=args.atoms, seed=args.seed)
+        record: dict[str, Any] = {
+            "model": {backbone.name: backbone.record},
+            "target": {target.name: target.record},
+            "sets": {s.name: s.record for s in others},
+            "options": {"atoms": args.atoms, "structures": args.structures, "seed": args.seed},
+        }
+        write_domains(folder, result, record)
+    print("\n".join(result.words))
+    print(f"written: {args.out}")
+
+
+def _embed_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("-m", "--model", required=True, help=_MODEL)
+    add("-s", "--set", required=True, help=_SET)
+    add("-o", "--out", type=Path, required=True, help="npz file to write")
+    add("--layers", action="store_true", help="also every atom after every layer")
+    add("--pairs", nargs="*", default=[], help="also the edges of these pairs, like C-H")
+    add("--middle", nargs=2, type=float, default=(3, 4), help="middle edges, Angstrom (3 4)")
+    add("--far", nargs=2, type=float, default=(5, 6), help="far edges, Angstrom (5 6)")
+
+
+def _embed(args: argparse.Namespace) -> None:
+    from deepmd_mft.analysis.checkpoints import load_checkpoint, parse_model  # noqa: PLC0415
+    from deepmd_mft.analysis.classes import Windows, find_edges  # noqa: PLC0415
+    from deepmd_mft.analysis.output import write_embedding  # noqa: PLC0415
+
+    if args.out.exists() and not args.overwrite:
+        raise UserError(f"{args.out} exists; choose another name or give --overwrite")
+    structures = _read(args.set, args)
+    backbone = load_checkpoint(*parse_model(args.model))
+    windows = Windows(tuple(args.middle), tuple(args.far))
+    edges = find_edges(structures, args.pairs, windows) if args.pairs else None
+    write_embedding(args.out, backbone, structures, edges, layers=args.layers)
+    print(f"written: {args.out}")
+
+
+def _read(text: str, args: argparse.Namespace, prop: str | None = None) -> StructureSet:
+    from deepmd_mft.analysis.structures import read_structures  # noqa: PLC0415
+
+    name, equals, path = text.partition("=")
+    if not (equals and name and path):
+        raise UserError(f"'{text}': write a set as NAME=PATH")
+    return read_structures(name, Path(path), prop=prop, most=args.structures, seed=args.seed)
+
+
+def _distinct(option: str, names: list[str]) -> None:
+    if len(set(names)) < len(names):
+        raise UserError(f"{option}: every name must be used once ({', '.join(names)})")
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
