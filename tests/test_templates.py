@@ -6,8 +6,6 @@ import sys
 from dataclasses import replace
 
 import pytest
-from deepmd.pt.utils.multi_task import preprocess_shared_params
-from deepmd.utils.argcheck import normalize
 
 from deepmd_mft.preflight import Findings, check_all, read_branches
 from tests.conftest import ROOT
@@ -37,10 +35,6 @@ def test_template_is_valid(path):
     config = json.loads(path.read_text())
     branches = [replace(branch, data={}) for branch in read_branches(config)]  # no data here
     check_all(config, branches, {}, Findings(stop=True))
-    multi_task = "model_dict" in config["model"]
-    if multi_task:
-        config["model"], _ = preprocess_shared_params(config["model"])
-    normalize(config, multi_task=multi_task)
 
 
 def test_published_sizes():
