@@ -7,6 +7,7 @@ Nothing heavy is imported at the top: ``deepmd_mft.plugin`` loads this module in
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import importlib.abc
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from importlib.machinery import ModuleSpec
     from types import ModuleType
 
@@ -188,6 +189,93 @@ def check_before_commands(check: Callable[[argparse.Namespace], None]) -> None:
     entrypoints.main = main
 
 
+# --- evaluating ---------------------------------------------------------------------------------
+
+
+def load_model(path: str, branch: str | None) -> Any:
+    """Load one branch of a checkpoint as DeepEval does, but not compiled.
+
+    Parameters
+    ----------
+    path : str
+        A ``.pt`` checkpoint.
+    branch : str or None
+        A branch of a multi-task checkpoint.
+
+    Returns
+    -------
+    torch.nn.Module
+        The branch's model in evaluation mode.
+    """
+    deep_eval = importlib.import_module("deepmd.pt.infer.deep_eval")
+    evaluator = deep_eval.DeepEval(path, None, head=branch, no_jit=True, auto_batch_size=False)
+    return evaluator.dp.model["Default"]
+
+
+def no_jit_warm_up() -> Any:
+    """Return a context in which TorchScript runs a model as it is.
+
+    Its profiling executor spends the first calls on specialising code for the shapes it sees:
+    seconds, and again whenever the sizes change.
+    """
+    torch: Any = importlib.import_module("torch")
+    return torch.jit.optimized_execution(False)
+
+
+class NeighbourLists:
+    """Remembers the neighbour lists of batches that several models of one shape see.
+
+    The models must not be compiled, and have the same cutoff and ``sel``: checkpoints of one run.
+    """
+
+    def __init__(self) -> None:
+        self._found: dict[int, Any] = {}
+
+    @contextlib.contextmanager
+    def of(self, number: int) -> Iterator[None]:
+        """Use the list of batch ``number`` in the block, or build it the first time."""
+        make_model: Any = importlib.import_module("deepmd.pt.model.model.make_model")
+        build = make_model.extend_input_and_build_neighbor_list
+
+        def remember(*args: Any, **kwargs: Any) -> Any:
+            if number not in self._found:
+                self._found[number] = build(*args, **kwargs)
+            return self._found[number]
+
+        make_model.extend_input_and_build_neighbor_list = remember
+        try:
+            yield
+        finally:
+            make_model.extend_input_and_build_neighbor_list = build
+
+
+def count_neighbours(coord: Any, cell: Any, rcut: float) -> Any:
+    """Count the neighbours of every atom with deepmd-kit's own search.
+
+    Parameters
+    ----------
+    coord : np.ndarray
+        nloc x 3, in Angstrom.
+    cell : np.ndarray or None
+        3 x 3, in Angstrom; None for a molecule.
+    rcut : float
+        In Angstrom.
+
+    Returns
+    -------
+    np.ndarray of int
+        Shape nloc.
+    """
+    torch: Any = importlib.import_module("torch")
+    nlist: Any = importlib.import_module("deepmd.pt.utils.nlist")
+    position = torch.as_tensor(coord, dtype=torch.float64).reshape(1, -1, 3)
+    atype = torch.zeros(position.shape[:2], dtype=torch.long)
+    box = None if cell is None else torch.as_tensor(cell, dtype=torch.float64).reshape(1, 9)
+    extended, _, _ = nlist.extend_coord_with_ghosts(position, atype, box, rcut)
+    distance = torch.cdist(position[0], extended.reshape(-1, 3))
+    return (distance < rcut).sum(dim=1).cpu().numpy() - 1
+
+
 # --- representations ----------------------------------------------------------------------------
 
 
@@ -209,14 +297,12 @@ def load_backbone(path: str, branch: str | None) -> Any:
         descriptor costs, with any head.
     """
     torch: Any = importlib.import_module("torch")
-    deep_eval = importlib.import_module("deepmd.pt.infer.deep_eval")
 
     class HandThrough(torch.nn.Module):
         def forward(self, descriptor: Any, *_args: Any, **_kwargs: Any) -> dict[str, Any]:
             return {"atomic_feature": descriptor}
 
-    evaluator = deep_eval.DeepEval(path, None, head=branch, no_jit=True, auto_batch_size=False)
-    model = evaluator.dp.model["Default"]
+    model = load_model(path, branch)
     model.atomic_model.fitting_net = HandThrough()
     return model
 

@@ -13,7 +13,7 @@ import logging
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -32,6 +32,9 @@ from deepmd_mft.errors import UserError
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Callable
+
+T = TypeVar("T")
 log = logging.getLogger(f"deepmd.{__name__}")  # below deepmd's logger, to share its handlers
 
 LOSSES_OF_HEADS = {
@@ -76,6 +79,11 @@ class Branch:
         return str(self.fitting_net.get("type", "")).startswith("mft_")
 
     @property
+    def is_property(self) -> bool:
+        """Whether the branch learns a property, with a head of this package or deepmd-kit's."""
+        return self.is_mft_head or self.fitting_net.get("type") == "property"
+
+    @property
     def labels(self) -> dict[str, int]:
         """Label files that the head learns from, and how many columns each has."""
         names = self.fitting_net["property_name"]
@@ -88,6 +96,38 @@ class Branch:
     def is_mft_loss(self) -> bool:
         """Whether the loss is one of this package's."""
         return str(self.loss.get("type", "")).startswith("mft_")
+
+
+class Findings:
+    """What is wrong with an input, and what may mislead.
+
+    Parameters
+    ----------
+    stop : bool
+        Raise the first error (before a training), instead of listing all (``dp-mft check``).
+    """
+
+    def __init__(self, *, stop: bool) -> None:
+        self.stop = stop
+        self.errors: list[str] = []
+        self.warnings: list[str] = []
+
+    def attempt(self, check: Callable[..., T], *args: Any, **kwargs: Any) -> T | None:
+        """Call a check; list its ``UserError``, or raise it."""
+        try:
+            return check(*args, **kwargs)
+        except UserError as error:
+            if self.stop:
+                raise
+            if str(error) not in self.errors:
+                self.errors.append(str(error))
+            return None
+
+    def warn(self, text: str) -> None:
+        """List a warning; before a training, log it."""
+        self.warnings.append(text)
+        if self.stop:
+            log.warning("%s", text)
 
 
 def check_command(args: argparse.Namespace) -> None:
@@ -109,15 +149,11 @@ def check_command(args: argparse.Namespace) -> None:
     branches = read_branches(config)
     if not any(b.is_mft_head or b.is_mft_loss or b.model.get("type") == "mft" for b in branches):
         return
-    check_branches(branches)
-    if not getattr(args, "use_pretrain_script", False):  # else the checkpoint fills in the model
-        check_schema(config)
-    for option in ("finetune", "init_model", "restart"):
-        path = getattr(args, option, None)
-        if path:
-            check_checkpoint(Path(path), branches, finetune=option == "finetune")
-    for branch in branches:
-        check_data(branch)
+    options = ("finetune", "init_model", "restart")
+    given = {option: Path(path) for option in options if (path := getattr(args, option, None))}
+    # with --use-pretrain-script the checkpoint fills in the model
+    schema = None if getattr(args, "use_pretrain_script", False) else config
+    check_all(schema, branches, given, Findings(stop=True))
     read_frames_without_threads()
     if args.skip_neighbor_stat:
         log.warning(
@@ -125,6 +161,35 @@ def check_command(args: argparse.Namespace) -> None:
             "model/data_stat_nbatch (default 10) batches of each system, not from the whole "
             "training set; set data_stat_nbatch of the branch to a large number to see all of it"
         )
+
+
+def check_all(
+    config: dict[str, Any] | None,
+    branches: list[Branch],
+    checkpoints: dict[str, Path],
+    findings: Findings,
+) -> None:
+    """Check schema, branches, checkpoints and data.
+
+    Parameters
+    ----------
+    config : dict or None
+        The whole input, to be held against the schema; None to leave that out.
+    branches : list of Branch
+    checkpoints : dict of str to Path
+        By the option of ``dp train``: ``finetune``, ``init_model``, ``restart``.
+    findings : Findings
+        Filled.
+    """
+    for branch in branches:
+        findings.attempt(_check_parts, branch)
+    findings.attempt(_check_case_embeddings, branches)
+    if config is not None:
+        findings.attempt(check_schema, config)
+    for option, path in checkpoints.items():
+        check_checkpoint(path, branches, findings, finetune=option == "finetune")
+    for branch in branches:
+        check_data(branch, findings)
 
 
 # --- the input --------------------------------------------------------------------------------
@@ -168,28 +233,31 @@ def read_branches(config: dict[str, Any]) -> list[Branch]:
     return branches
 
 
-def check_branches(branches: list[Branch]) -> None:
-    """Check that model type, head and loss of every branch belong together."""
-    for branch in branches:
-        model_type = branch.model.get("type", "standard")
-        head, loss = branch.fitting_net.get("type", "ener"), branch.loss.get("type", "ener")
-        if branch.is_mft_head and model_type != "mft":
-            raise UserError(
-                f'{branch.where}: fitting_net type "{head}" needs "type": "mft" beside the '
-                f'fitting_net (it is "{model_type}")'
-            )
-        if branch.is_mft_head and loss not in LOSSES_OF_HEADS.get(head, (loss,)):
-            raise UserError(
-                f'{branch.where}: fitting_net type "{head}" needs a loss of type '
-                f'"{LOSSES_OF_HEADS[head][0]}" (it is "{loss}")'
-            )
-        if branch.is_mft_head and loss.startswith("mft_"):
-            _check_same_property(branch)
-        if loss == "mft_force_field" and head not in ("ener", "direct_force_ener", "dpa4_ener"):
-            raise UserError(
-                f'{branch.where}: a loss of type "mft_force_field" belongs to an energy fitting '
-                f'net ("ener"), this one is "{head}"'
-            )
+def _check_parts(branch: Branch) -> None:
+    """Check that model type, head and loss of a branch belong together."""
+    model_type = branch.model.get("type", "standard")
+    head, loss = branch.fitting_net.get("type", "ener"), branch.loss.get("type", "ener")
+    if branch.is_mft_head and model_type != "mft":
+        raise UserError(
+            f'{branch.where}: fitting_net type "{head}" needs "type": "mft" beside the '
+            f'fitting_net (it is "{model_type}")'
+        )
+    if branch.is_mft_head and loss not in LOSSES_OF_HEADS.get(head, (loss,)):
+        raise UserError(
+            f'{branch.where}: fitting_net type "{head}" needs a loss of type '
+            f'"{LOSSES_OF_HEADS[head][0]}" (it is "{loss}")'
+        )
+    if branch.is_mft_head and loss.startswith("mft_"):
+        _check_same_property(branch)
+    if loss == "mft_force_field" and head not in ("ener", "direct_force_ener", "dpa4_ener"):
+        raise UserError(
+            f'{branch.where}: a loss of type "mft_force_field" belongs to an energy fitting '
+            f'net ("ener"), this one is "{head}"'
+        )
+
+
+def _check_case_embeddings(branches: list[Branch]) -> None:
+    """Check that all branches take a case embedding of one width."""
     dims = {branch.name: branch.fitting_net.get("dim_case_embd", 0) for branch in branches}
     if len(set(dims.values())) > 1:
         listed = ", ".join(f"{name}: {dim}" for name, dim in dims.items())
@@ -231,7 +299,9 @@ def _check_same_property(branch: Branch) -> None:
 # --- the checkpoint ---------------------------------------------------------------------------
 
 
-def check_checkpoint(path: Path, branches: list[Branch], *, finetune: bool) -> None:
+def check_checkpoint(
+    path: Path, branches: list[Branch], findings: Findings, *, finetune: bool
+) -> None:
     """Check that a checkpoint can be read and has the heads that the input asks for.
 
     Parameters
@@ -241,27 +311,34 @@ def check_checkpoint(path: Path, branches: list[Branch], *, finetune: bool) -> N
         ``--init-model``.
     branches : list of Branch
         The branches of the input.
+    findings : Findings
+        Filled.
     finetune : bool
         Whether heads are chosen by ``finetune_head``.
     """
     if not path.is_file() and not finetune:
         path = path.with_name(path.name + ".pt")
-    model_params = read_model_params(path)
-    if not finetune:
+    model_params = findings.attempt(read_model_params, path)
+    if model_params is None or not finetune:
         return
+    for branch in branches:
+        findings.attempt(_check_head, branch, model_params, path)
+
+
+def _check_head(branch: Branch, model_params: dict[str, Any], path: Path) -> None:
+    """Check that the checkpoint has the head that a branch starts from, and that it fits."""
     pretrained = model_params.get("model_dict", {"Default": model_params})
     names = get_model_dict(pretrained)[0] if "model_dict" in model_params else {"Default": ""}
-    for branch in branches:
-        head = branch.model.get("finetune_head", branch.name if branch.name in names else "RANDOM")
-        if head == "RANDOM":
-            continue
-        if head not in names:
-            raise UserError(
-                f"{branch.where}: finetune_head '{head}' is not in {path}; it has "
-                f"{', '.join(pretrained)}. Choose one of them, or RANDOM for a new head"
-            )
-        source = pretrained.get(names[head] or head, pretrained.get(head, {}))
-        _check_same_case_embedding(branch, head, source, path)
+    head = branch.model.get("finetune_head", branch.name if branch.name in names else "RANDOM")
+    if head == "RANDOM":
+        return
+    if head not in names:
+        raise UserError(
+            f"{branch.where}: finetune_head '{head}' is not in {path}; it has "
+            f"{', '.join(pretrained)}. Choose one of them, or RANDOM for a new head"
+        )
+    source = pretrained.get(names[head] or head, pretrained.get(head, {}))
+    _check_same_case_embedding(branch, head, source, path)
 
 
 def _check_same_case_embedding(
@@ -315,7 +392,7 @@ def read_model_params(path: Path) -> dict[str, Any]:
 # --- the data ---------------------------------------------------------------------------------
 
 
-def check_data(branch: Branch) -> None:
+def check_data(branch: Branch, findings: Findings) -> None:
     """Check elements and labels of a branch's training and validation systems.
 
     Systems in LMDB are checked by deepmd-kit as it reads them.
@@ -324,51 +401,67 @@ def check_data(branch: Branch) -> None:
         part = branch.data.get(section)
         if not part or "systems" not in part:
             continue
-        systems = list_systems(part, branch, section)
+        systems = findings.attempt(list_systems, part, branch, section) or []
         for system in systems:
-            _check_elements(system, branch.model.get("type_map", []), branch)
-        if branch.is_mft_head:
-            _check_property_data(branch, systems, section)
+            findings.attempt(_check_elements, system, branch.model.get("type_map", []), branch)
+        sets = [
+            folder for system in systems for folder in findings.attempt(list_sets, system) or []
+        ]
+        if branch.is_property:
+            _check_property_data(branch, systems, sets, section, findings)
         elif branch.loss.get("type") == "mft_force_field":
             for label in _weighted_labels(branch.loss):
-                for folder in (folder for system in systems for folder in list_sets(system)):
-                    read_label(folder, label, None, branch)
+                for folder in sets:
+                    findings.attempt(read_label, folder, label, None, branch)
 
 
-def _check_property_data(branch: Branch, systems: list[str], section: str) -> None:
+def _check_property_data(
+    branch: Branch, systems: list[str], sets: list[DPPath], section: str, findings: Findings
+) -> None:
     """Check the labels of a property branch; report what is masked."""
-    head = branch.fitting_net["type"]
-    mask = branch.loss.get("missing_labels", "error") == "mask"
-    if head in HEADS_OF_MOLECULES:
+    if branch.fitting_net["type"] in HEADS_OF_MOLECULES:
         for system in systems:
-            if not (DPPath(system) / "nopbc").is_file():
-                raise UserError(
-                    f"{branch.where}: {system} has a periodic cell, but {head} is defined for "
-                    "molecules (its value would depend on the origin). If these are molecules, "
-                    "add an empty file `nopbc` to the system; else use fitting_net mft_property"
-                )
+            findings.attempt(_check_molecule, system, branch)
+    mask = branch.loss.get("missing_labels", "error") == "mask"
     for name, dim in branch.labels.items():
         known, total = 0, 0
-        for folder in (folder for system in systems for folder in list_sets(system)):
-            values = read_label(folder, name, dim, branch, mask=mask)
-            if head == "mft_classification":
-                _check_classes(values, branch, folder / f"{name}.npy")
-            known += int(np.isfinite(values).sum())
-            total += values.size
-        if systems and not known:
-            raise UserError(
-                f"{branch.where}: property '{name}' has no label at all in {section}; check "
-                "property_name and the label files"
+        for folder in sets:
+            values = findings.attempt(_read_property, folder, name, dim, branch, mask=mask)
+            if values is not None:
+                known += int(np.isfinite(values).sum())
+                total += values.size
+        if total and not known:
+            findings.attempt(_no_label, branch, name, section)
+        elif known < total:
+            findings.warn(
+                f"{branch.where}, {section}: {total - known} of {total} labels of property {name} "
+                "are missing and masked"
             )
-        if known < total:
-            log.warning(
-                "%s, %s: %d of %d labels of property %s are missing and masked",
-                branch.where,
-                section,
-                total - known,
-                total,
-                name,
-            )
+
+
+def _check_molecule(system: str, branch: Branch) -> None:
+    if not (DPPath(system) / "nopbc").is_file():
+        raise UserError(
+            f"{branch.where}: {system} has a periodic cell, but {branch.fitting_net['type']} is "
+            "defined for molecules (its value would depend on the origin). If these are "
+            "molecules, add an empty file `nopbc` to the system; else use fitting_net mft_property"
+        )
+
+
+def _read_property(
+    folder: DPPath, name: str, dim: int, branch: Branch, *, mask: bool
+) -> np.ndarray:
+    values = read_label(folder, name, dim, branch, mask=mask)
+    if branch.fitting_net["type"] == "mft_classification":
+        _check_classes(values, branch, folder / f"{name}.npy")
+    return values
+
+
+def _no_label(branch: Branch, name: str, section: str) -> None:
+    raise UserError(
+        f"{branch.where}: property '{name}' has no label at all in {section}; check property_name "
+        "and the label files"
+    )
 
 
 def _check_classes(values: np.ndarray, branch: Branch, path: DPPath) -> None:

@@ -20,6 +20,11 @@ VERBS = {
     "fetch": "download a public data set",
     "convert": "turn a public data set or a folder of structures into deepmd-kit systems",
     "split": "divide a converted set into train, val, id_test and ood_test",
+    "input": "fill a template from a checkpoint and data folders",
+    "check": "list what would fail or mislead in an input, before the training",
+    "select": "find the best checkpoint of a run on its validation set",
+    "evaluate": "errors of models on split folders",
+    "report": "one page that compares runs in and out of distribution",
     "analyze": "look into representations: collapse, drift, fitting auxiliary sets",
     "doc": "print the reference of every registered JSON option",
 }

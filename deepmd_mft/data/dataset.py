@@ -148,6 +148,23 @@ class DataSet:
     def _label(self, name: str) -> np.ndarray:
         raise NotImplementedError
 
+    def optional_label(self, name: str) -> np.ndarray | None:
+        """Return a label, ``nrows x ncomponents``, NaN where missing; None if all are."""
+        blocks = list(self.label_blocks(name))
+        if not blocks:
+            return None
+        widths = {block.shape[1] for _, block in blocks}
+        if len(widths) > 1:
+            raise UserError(f"{self.path}: label {name!r} has {sorted(widths)} components; mend it")
+        values = np.full((len(self), widths.pop()), np.nan)
+        for rows, block in blocks:
+            values[rows] = block
+        return values
+
+    def label_blocks(self, name: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield rows and their labels, as far as there are any."""
+        raise NotImplementedError
+
     def structures(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
         """Yield atomic numbers, positions and cell (or None) of every row, in order."""
         raise NotImplementedError
@@ -214,6 +231,13 @@ class NpySet(DataSet):
             values[rows] = block
         assert values is not None  # noqa: S101 - a set has at least one row
         return values[:, 0] if values.shape[1] == 1 else values
+
+    def label_blocks(self, name: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield rows and their labels, as far as there are any."""
+        for system, rows in self._by_system().items():
+            if self._arrays(system, name):
+                array = self._stacked(system, name)
+                yield rows, array.reshape(len(array), -1)[self.rows.frames[rows]]
 
     def structures(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
         """Yield atomic numbers, positions and cell (or None) of every row, in order."""
@@ -296,6 +320,13 @@ class LmdbSet(DataSet):
             values.append(_decode(record[key]).reshape(-1))
         stacked = np.array(values, dtype=np.float64)
         return stacked[:, 0] if stacked.shape[1] == 1 else stacked
+
+    def label_blocks(self, name: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield rows and their labels, as far as there are any."""
+        key = DISK_NAMES.get(name, name)
+        for row, record in enumerate(self._records()):
+            if key in record:
+                yield np.array([row]), _decode(record[key]).reshape(1, -1)
 
     def structures(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
         """Yield atomic numbers, positions and cell (or None) of every row, in order."""

@@ -320,7 +320,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--work", type=Path, default=HERE / "build", help="where finished labels are kept"
     )
-    parser.add_argument("--labels", type=int, default=256, help=f"train, up to {TRAIN_POOL}")
+    parser.add_argument("--labels", type=int, default=128, help=f"train, up to {TRAIN_POOL}")
     parser.add_argument("--valid", type=int, default=400, help="molecules in valid")
     parser.add_argument("--valid-tail", type=int, default=300, help="molecules in valid_tail")
     parser.add_argument("--test", type=int, default=1000, help="molecules in each test set")

@@ -27,6 +27,7 @@ import numpy as np
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.ticker import ScalarFormatter
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -237,6 +238,8 @@ def plot_learning_curves(path: Path, folders: dict[str, Path]) -> None:
             right.plot(steps, force, "-", color=colour, label="MFT, validation")
     left.set(xlabel="property steps", ylabel="gap RMSE (milli-Hartree)", yscale="log")
     right.set(xlabel="property steps", ylabel="force RMSE (eV/Å)", title="GFN2-xTB branch")
+    for axis in (left.yaxis.set_major_formatter, left.yaxis.set_minor_formatter):
+        axis(ScalarFormatter())
     left.set_title("Property branch (batches shown, mean of 5)")
     left.legend()
     right.legend()

@@ -1,0 +1,130 @@
+"""Time of `dp-mft evaluate` against `dp --pt test`, and of `dp-mft select` a checkpoint.
+
+    python benchmarks/evaluation.py MODEL.pth RUN [--copies 8]
+
+MODEL.pth is tested on the embedded ID and OOD test sets, each copied `--copies` times: 8 make
+16,000 molecules. The commands run one after the other on one core, in turn, and the ratio of their
+wall times is printed; both include their start. RUN is a folder with checkpoints of the same
+training: selecting is compared with the single validation passes that it consists of.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+DATA = Path(__file__).resolve().parents[1] / "examples" / "qm9_gap" / "data"
+ONE_THREAD = {
+    "OMP_NUM_THREADS": "1",
+    "DP_INTRA_OP_PARALLELISM_THREADS": "1",
+    "DP_INTER_OP_PARALLELISM_THREADS": "1",
+}
+
+
+def main() -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model", type=Path)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--copies", type=int, default=8)
+    parser.add_argument("--checkpoints", type=int, default=50)
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        found = evaluating(args.model.resolve(), args.copies, Path(scratch))
+        found |= selecting(args.run.resolve(), args.checkpoints, Path(scratch))
+    print(json.dumps(found, indent=1))
+    return 0
+
+
+def timed(*command: str) -> dict[str, float]:
+    """Run a command on one thread; return its wall and processor time in seconds."""
+    before, start = os.times(), time.perf_counter()
+    subprocess.run(
+        [sys.executable, "-m", *command],
+        check=True,
+        env={**os.environ, **ONE_THREAD},
+        capture_output=True,
+    )
+    after = os.times()
+    used = after.children_user + after.children_system
+    used -= before.children_user + before.children_system
+    return {"wall_s": round(time.perf_counter() - start, 1), "cpu_s": round(used, 1)}
+
+
+def evaluating(model: Path, copies: int, scratch: Path) -> dict[str, object]:
+    """Time both commands on the same folders."""
+    split = scratch / "split"
+    for name in ("id_test", "ood_test"):
+        shutil.copytree(DATA / name, split / name)
+        for path in (split / name / "set.000").glob("*.npy"):
+            np.save(path, np.concatenate([np.load(path)] * copies))
+    ours = timed(
+        "deepmd_mft", "evaluate", str(model), "--split", str(split), "-q",
+        "-o", str(scratch / "out"),
+    )  # fmt: skip
+    theirs = timed("deepmd", "--pt", "test", "-m", str(model), "-s", str(split), "-n", "0")
+    return {
+        "molecules": 2000 * copies,
+        "evaluate": ours,
+        "dp_test": theirs,
+        "ratio_wall": round(ours["wall_s"] / theirs["wall_s"], 3),
+        "ratio_cpu": round(ours["cpu_s"] / theirs["cpu_s"], 3),
+    }
+
+
+def selecting(run: Path, checkpoints: int, scratch: Path) -> dict[str, object]:
+    """Time `select` over copies of checkpoints against validation passes alone."""
+    code = f"""
+import os, shutil, sys, time
+from pathlib import Path
+from deepmd_mft.checkpoint.training_run import TrainingRun
+from deepmd_mft.checkpoint.select import Validation, select
+import torch
+source, folder = Path({str(run)!r}), Path({str(scratch / "run")!r})
+folder.mkdir()
+shutil.copy(source / "input.json", folder)
+for link in ("data",):
+    (folder / link).symlink_to((source / link).resolve())
+kept = TrainingRun(source).checkpoints()
+for n in range({checkpoints}):
+    state = torch.load(kept[n % len(kept)].path, weights_only=True)
+    state["copy"] = n  # another checksum
+    torch.save(state, folder / f"model.ckpt-{{n + 1}}.pt")
+run = TrainingRun(folder)
+validation = Validation(run, None, folder / "model.ckpt-1.pt")
+passes = []
+for _ in range(5):
+    start = time.process_time()
+    validation.predictor.predict(validation.batches)
+    passes.append(time.process_time() - start)
+start = time.process_time()
+select(run, progress=False)
+print(time.process_time() - start, sorted(passes)[2])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        check=True,
+        env={**os.environ, **ONE_THREAD},
+        capture_output=True,
+        text=True,
+    )
+    total, one = map(float, done.stdout.split()[-2:])
+    return {
+        "checkpoints": checkpoints,
+        "select_cpu_s": round(total, 1),
+        "one_pass_cpu_s": round(one, 3),
+        "ratio": round(total / (checkpoints * one), 3),
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,375 @@
+"""All errors and warnings of an input, in seconds."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from deepmd.common import j_loader
+
+from deepmd_mft.checks.leakage import find_leakage
+from deepmd_mft.compat import count_neighbours
+from deepmd_mft.data.frames import ELEMENTS
+from deepmd_mft.errors import UserError
+from deepmd_mft.evaluation.structures import StructureSet
+from deepmd_mft.preflight import (
+    Branch,
+    Findings,
+    check_all,
+    list_systems,
+    read_branches,
+    read_model_params,
+)
+
+SECTIONS = ("training_data", "validation_data")
+#: Structures of each set whose neighbours are counted.
+SAMPLE = 200
+#: Properties in Hartree whose values in eV are far larger (MFT, Table 6).
+IN_HARTREE = ("homo", "lumo", "gap")
+
+
+def check_input(
+    path: Path, checkpoint: Path | None, tests: list[StructureSet]
+) -> tuple[Findings, dict[str, Any]]:
+    """Check an input, its data and the checkpoint that it starts from.
+
+    Parameters
+    ----------
+    path : Path
+        The JSON of ``dp --pt train``; its relative paths start in the working directory, as there.
+    checkpoint : Path, optional
+        For ``--finetune``.
+    tests : list of StructureSet
+        Sets that must not be in the training data.
+
+    Returns
+    -------
+    findings : Findings
+        Errors and warnings.
+    facts : dict
+        By branch: frames, elements, steps, epochs, largest neighbour counts; the memory estimate.
+    """
+    findings = Findings(stop=False)
+    facts: dict[str, Any] = {}
+    config = findings.attempt(_read, path)
+    branches = findings.attempt(read_branches, config) if config else None
+    if config is None or branches is None:
+        return findings, facts
+    check_all(config, branches, {"finetune": checkpoint} if checkpoint else {}, findings)
+    if checkpoint is not None:
+        findings.attempt(_check_descriptors, branches, checkpoint)
+    elif any(branch.model.get("finetune_head") for branch in branches):
+        findings.warn(
+            "the input has finetune_head, but no checkpoint is given: check with --finetune FILE, "
+            "and train with it too, else the training starts from random weights"
+        )
+    sets: dict[tuple[str, str], StructureSet] = {}
+    for branch in branches:
+        for section in SECTIONS:
+            found = findings.attempt(_read_set, branch, section)
+            if found is not None:
+                sets[branch.name, section] = found
+        _check_elements_seen(branch, sets, tests, findings)
+        _check_values(branch, sets, findings)
+        facts[branch.name or "model"] = _facts(branch, config, sets, findings)
+    find_leakage(sets, tests, findings)
+    facts["memory_gib"] = _check_memory(facts, branches, findings)
+    return findings, facts
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise UserError(f"{path} does not exist")
+    try:
+        config = j_loader(str(path))
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path} is not JSON ({error})") from None
+    missing = [key for key in ("model", "training") if key not in config]
+    if missing:
+        raise UserError(f"{path} has no {' and no '.join(missing)} section")
+    return dict(config)
+
+
+def _read_set(branch: Branch, section: str) -> StructureSet | None:
+    part = branch.data.get(section)
+    if not part or not part.get("systems"):
+        return None
+    try:
+        systems = list_systems(part, branch, section) or [str(part["systems"])]
+    except UserError:
+        return None  # reported by the checks before
+    name = f"{branch.name} {section}".strip()
+    try:
+        return StructureSet(name, [Path(system) for system in systems])
+    except (ValueError, OSError, EOFError) as error:
+        raise UserError(
+            f"{branch.where}, {section}: the structures cannot be read ({error})"
+        ) from None
+
+
+def _check_descriptors(branches: list[Branch], checkpoint: Path) -> None:
+    """Compare each branch's descriptor with the checkpoint's, key by key."""
+    try:
+        params = read_model_params(checkpoint)
+    except UserError:
+        return  # reported by the checks before
+    first = next(iter(params.get("model_dict", {"": params}).values()))
+    theirs = _flat(first.get("descriptor", {}))
+    for branch in branches:
+        mine = _flat(branch.model.get("descriptor", {}))
+        differing = [
+            f"{key} is {mine[key]!r}, in the checkpoint {theirs[key]!r}"
+            for key in mine
+            if key in theirs and mine[key] != theirs[key]
+            if key.split("/")[-1] not in ("seed", "trainable")
+        ]
+        if differing:
+            raise UserError(
+                f"{branch.where}: the descriptor differs from {checkpoint}: "
+                f"{'; '.join(differing)}. Copy it from the checkpoint (`dp-mft input` does)"
+            )
+
+
+def _flat(params: dict[str, Any], above: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in params.items():
+        if isinstance(value, dict):
+            found |= _flat(value, f"{above}{key}/")
+        else:
+            found[f"{above}{key}"] = value
+    return found
+
+
+# --- the data -----------------------------------------------------------------------------------
+
+
+def _elements(structures: StructureSet) -> set[str]:
+    return {ELEMENTS[z - 1] for numbers in structures.numbers for z in np.unique(numbers)}
+
+
+def _check_elements_seen(
+    branch: Branch,
+    sets: dict[tuple[str, str], StructureSet],
+    tests: list[StructureSet],
+    findings: Findings,
+) -> None:
+    train = sets.get((branch.name, "training_data"))
+    if train is None:
+        return
+    seen = _elements(train)
+    others = [sets.get((branch.name, "validation_data"))]
+    for other in [*others, *(tests if branch.is_property else [])]:
+        unseen = sorted(_elements(other) - seen) if other is not None else []
+        if other is not None and unseen:
+            count = sum(
+                bool({ELEMENTS[z - 1] for z in np.unique(numbers)} & set(unseen))
+                for numbers in other.numbers
+            )
+            findings.warn(
+                f"{branch.where}: {other.name} has {', '.join(unseen)} ({count} of {len(other)} "
+                "structures), which its training data never show. With bias: element they get the "
+                "value of an average element; bias: mean or none does not depend on it"
+            )
+
+
+def _check_values(
+    branch: Branch, sets: dict[tuple[str, str], StructureSet], findings: Findings
+) -> None:
+    labels = branch.labels if branch.is_property else {}
+    spread: dict[tuple[str, str], float] = {}
+    for section in SECTIONS:
+        structures = sets.get((branch.name, section))
+        if structures is None:
+            continue
+        if not branch.is_property:
+            _check_forces(branch, structures, findings)
+            continue
+        for name, dim in labels.items():
+            try:
+                values = structures.labels(name, dim)
+            except UserError:
+                continue  # reported by the checks before
+            if values is None:
+                continue
+            known = values[np.isfinite(values).all(axis=1)]
+            spread[name, section] = float(known.std()) if len(known) else np.nan
+            if branch.fitting_net["type"] != "mft_classification":
+                _check_label(branch, structures, name, values, findings)
+    for name in labels:
+        a, b = (spread.get((name, section), np.nan) for section in SECTIONS)
+        if a > 0 and b > 0 and not 1 / 8 < b / a < 8:
+            findings.warn(
+                f"{branch.where}: {name} varies by {a:.3g} in training and {b:.3g} in validation "
+                "data; are they in the same unit?"
+            )
+
+
+def _check_label(
+    branch: Branch,
+    structures: StructureSet,
+    name: str,
+    values: np.ndarray,
+    findings: Findings,
+) -> None:
+    known = np.flatnonzero(np.isfinite(values).all(axis=1))
+    column = values[known, 0]
+    if len(column) > 1 and not np.ptp(column):
+        findings.warn(
+            f"{branch.where}: {name} is {column[0]:g} in all {len(column)} structures of "
+            f"{structures.name}; there is nothing to learn"
+        )
+        return
+    median = np.median(column) if len(column) else 0.0
+    width = np.median(np.abs(column - median)) * 1.4826 if len(column) else 0.0
+    far = np.flatnonzero(np.abs(column - median) > 12 * width) if width else np.array([], int)
+    if len(far):
+        worst = far[np.abs(column[far] - median).argmax()]
+        findings.warn(
+            f"{branch.where}: {name} of {len(far)} structures of {structures.name} lies more than "
+            f"12 robust standard deviations from the median {median:.4g}; the farthest is "
+            f"{column[worst]:.4g} ({structures.ids[known[worst]]}). Mend or remove them if they "
+            "are errors: they rule a squared loss"
+        )
+    unit = structures.unit.get(name, "")
+    if name.lower() in IN_HARTREE and np.median(np.abs(column)) > 1.5 and unit in ("", "Hartree"):
+        findings.warn(
+            f"{branch.where}: the median |{name}| in {structures.name} is "
+            f"{np.median(np.abs(column)):.3g}; QM9's is below 0.5 Hartree. These look like eV: "
+            "divide by 27.2114 to compare with published errors"
+        )
+
+
+def _check_forces(branch: Branch, structures: StructureSet, findings: Findings) -> None:
+    rms = structures.rms_force()
+    if rms is None:
+        if branch.loss.get("type", "ener") == "ener" and branch.loss.get("start_pref_f"):
+            findings.warn(
+                f"{branch.where}: {structures.name} has systems without force.npy; deepmd-kit's "
+                'loss "ener" skips them without a word (mft_force_field does not)'
+            )
+        return
+    if rms == 0:
+        findings.warn(f"{branch.where}: all forces of {structures.name} are zero")
+    elif not 0.02 < rms < 50:
+        findings.warn(
+            f"{branch.where}: the rms force of {structures.name} is {rms:.3g}; in eV/Angstrom it "
+            "is usually between 0.02 and 50. Check the unit (1 Hartree/Bohr = 51.42 eV/Angstrom)"
+        )
+
+
+# --- steps, neighbours, memory ------------------------------------------------------------------
+
+
+def _facts(
+    branch: Branch,
+    config: dict[str, Any],
+    sets: dict[tuple[str, str], StructureSet],
+    findings: Findings,
+) -> dict[str, Any]:
+    train = sets.get((branch.name, "training_data"))
+    if train is None:
+        return {}
+    training = config["training"]
+    share = _share(branch, training)
+    frames = _frames_per_batch(branch.data["training_data"].get("batch_size", "auto"), train)
+    facts: dict[str, Any] = {
+        "frames": len(train),
+        "elements": sorted(_elements(train)),
+        "frames_per_batch": frames,
+        "atoms_per_frame": round(float(np.mean(train.natoms)), 2),
+    }
+    if training.get("numb_steps"):
+        facts["steps"] = round(share * training["numb_steps"])
+        facts["epochs"] = round(facts["steps"] * frames / len(train), 2)
+        if facts["epochs"] < 1 and branch.is_property:
+            findings.warn(
+                f"{branch.where} sees less than its {len(train)} structures once: {facts['steps']} "
+                f"steps of {frames}; raise numb_steps, model_prob or batch_size"
+            )
+    if facts.get("steps") == 0:
+        findings.warn(f"{branch.where} gets no step: its model_prob is 0")
+    facts |= _neighbours(branch, train, findings)
+    return facts
+
+
+def _share(branch: Branch, training: dict[str, Any]) -> float:
+    prob = training.get("model_prob")
+    names = list(training.get("data_dict", {branch.name: None}))
+    if not prob:
+        return 1.0 / len(names)
+    return float(prob.get(branch.name, 0.0)) / float(sum(prob.values()) or 1.0)
+
+
+def _frames_per_batch(batch_size: Any, structures: StructureSet) -> int:
+    """Return the mean number of structures in a batch."""
+    if isinstance(batch_size, list):
+        return round(float(np.mean(batch_size)))
+    if isinstance(batch_size, int):
+        return batch_size
+    kind, _, number = str(batch_size).partition(":")
+    atoms = int(number) if number else 32
+    per_frame = max(1.0, float(np.mean(structures.natoms)))
+    return max(1, int(atoms // per_frame)) if kind == "max" else max(1, round(atoms / per_frame))
+
+
+def _neighbours(branch: Branch, train: StructureSet, findings: Findings) -> dict[str, Any]:
+    descriptor = branch.model.get("descriptor", {})
+    block = descriptor.get("repflow", descriptor)
+    found: dict[str, Any] = {}
+    rows = np.unique(np.linspace(0, len(train) - 1, SAMPLE).astype(int))
+    for rcut_key, sel_key in (("e_rcut", "e_sel"), ("a_rcut", "a_sel"), ("rcut", "sel")):
+        rcut, sel = block.get(rcut_key), block.get(sel_key)
+        if rcut is None or not isinstance(sel, int):
+            continue
+        counts = np.concatenate(
+            [count_neighbours(train.coords[r], train.cells[r], float(rcut)) for r in rows]
+        )
+        found |= {f"largest_{sel_key}": int(counts.max()), f"mean_{sel_key}": float(counts.mean())}
+        if counts.max() > sel:
+            findings.warn(
+                f"{branch.where}: an atom has {counts.max()} neighbours within {rcut_key} {rcut} "
+                f"Angstrom, but {sel_key} is {sel} (seen in {len(rows)} of {len(train)} training "
+                f"structures): the farthest are dropped. Raise {sel_key}; from a checkpoint it is "
+                "fixed unless rewritten"
+            )
+    return found
+
+
+def _check_memory(
+    facts: dict[str, Any], branches: list[Branch], findings: Findings
+) -> float | None:
+    """Estimate the memory of a step; warn if the machine has less.
+
+    Counted are the intermediate results that DPA-3 keeps for the gradient: about ten numbers for
+    each channel of each node, edge and angle in every layer, twice if forces are trained. Right
+    within a factor of about three.
+    """
+    largest = 0.0
+    for branch in branches:
+        own = facts.get(branch.name or "model", {})
+        flow = branch.model.get("descriptor", {}).get("repflow")
+        if not flow or "mean_e_sel" not in own:
+            continue
+        atoms = own["frames_per_batch"] * own["atoms_per_frame"]
+        edges, angles = atoms * own["mean_e_sel"], atoms * own["mean_a_sel"] ** 2
+        n, e, a = (flow.get(key, default) for key, default in _DIMS)
+        numbers = 10 * flow.get("nlayers", 6) * (atoms * n + edges * (n + e) + angles * (e + a))
+        largest = max(largest, 4 * numbers * (1 if branch.is_property else 2) / 2**30)
+    if not largest:
+        return None
+    if torch.cuda.is_available():
+        room = torch.cuda.mem_get_info()[0] / 2**30
+    else:
+        room = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES") / 2**30
+    if largest > room:
+        findings.warn(
+            f"a step needs roughly {largest:.1f} GiB, {room:.1f} GiB are free; lower batch_size "
+            "of the largest branch if the training runs out of memory"
+        )
+    return round(largest, 2)
+
+
+_DIMS = (("n_dim", 128), ("e_dim", 64), ("a_dim", 32))

@@ -1,0 +1,67 @@
+"""``dp-mft evaluate``: errors of models on split folders."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import argparse
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's arguments."""
+    parser.add_argument(
+        "models",
+        nargs="+",
+        metavar="MODEL",
+        help="[NAME=]FILE[:HEAD]: checkpoints (.pt), frozen models (.pth), or the folder of a run; "
+        "models of the same NAME are seeds of one, their errors are averaged",
+    )
+    parser.add_argument(
+        "--split",
+        nargs="+",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="sets of structures, or folders of them (train, id_test, ood_test, ...)",
+    )
+    parser.add_argument(
+        "--sets", nargs="+", metavar="NAME", help="which of them; all but aux* if left out"
+    )
+    parser.add_argument(
+        "--head", help="branch of multi-task checkpoints; the property's by default"
+    )
+    parser.add_argument(
+        "-o", "--out", type=Path, default=Path("evaluation"), help="folder to write: evaluation"
+    )
+    parser.add_argument(
+        "--format", choices=("csv", "parquet"), default="csv", help="of the predictions: csv"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace the folder")
+    parser.add_argument("-q", "--quiet", action="store_true", help="no progress bar, no table")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Evaluate, write, print."""
+    from deepmd_mft.errors import UserError  # noqa: PLC0415
+    from deepmd_mft.evaluation.prediction import ModelFile  # noqa: PLC0415
+    from deepmd_mft.evaluation.structures import find_sets  # noqa: PLC0415
+    from deepmd_mft.evaluation.tables import evaluate, text_table  # noqa: PLC0415
+
+    if args.out.exists() and not args.overwrite:
+        raise UserError(f"{args.out} exists; choose another name with -o or give --overwrite")
+    models = [ModelFile.parse(text, args.head) for text in args.models]
+    sets = list(find_sets(args.split, args.sets))
+    found = evaluate(models, sets, progress=not args.quiet and sys.stderr.isatty())
+    found.write(args.out, table_format=args.format, overwrite=args.overwrite)
+    if not args.quiet:
+        print(text_table(found.metrics))
+        if found.metrics.duplicated(["model", "property", "set"]).any():
+            print("\nMean and standard deviation over files of one name:")
+            print(found.seeds().dropna(axis=1, how="all").to_string(index=False))
+        print(f"\nPredictions, groups and intervals are in {args.out}")
+    for note in found.notes:
+        print(f"dp-mft evaluate: {note}", file=sys.stderr)
+    return 1 if found.has_nan else 0

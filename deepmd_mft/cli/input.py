@@ -1,0 +1,91 @@
+"""``dp-mft input``: fill a template from a checkpoint and data folders."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from deepmd_mft.errors import UserError
+
+if TYPE_CHECKING:
+    import argparse
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's arguments."""
+    parser.add_argument("template", type=Path, help="a JSON of input_templates/, or any input")
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        metavar="FILE",
+        help="gives descriptor, type map, dim_case_embd and the auxiliary head",
+    )
+    parser.add_argument("--aux-head", metavar="NAME", help="its force-field branch to keep")
+    for name, text in (
+        ("train", "training data of the property"),
+        ("valid", "validation data of the property"),
+        ("aux-train", "training data of the auxiliary branch"),
+        ("aux-valid", "validation data of the auxiliary branch"),
+    ):
+        parser.add_argument(f"--{name}", nargs="+", type=Path, default=[], metavar="DIR", help=text)
+    parser.add_argument("--property", metavar="NAME", help="label to learn; the template's if left")
+    parser.add_argument("--steps", type=int, help="training steps, of all branches together")
+    parser.add_argument("--batch-size", type=_batch_size, help="of the property, e.g. auto:512")
+    parser.add_argument("--aux-batch-size", type=_batch_size, help="of the auxiliary branch")
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("--model-prob", type=float, help="share of the property branch, e.g. 0.5")
+    group.add_argument(
+        "--temperature",
+        type=float,
+        help="shares by numbers of structures instead, n^(1/T); JMP takes 2",
+    )
+    parser.add_argument("--stat-files", metavar="DIR", help="where deepmd-kit keeps statistics")
+    parser.add_argument("-o", "--out", type=Path, default=Path("input.json"), help="input.json")
+    parser.add_argument("--overwrite", action="store_true", help="replace it")
+
+
+def _batch_size(text: str) -> int | str:
+    return int(text) if text.isdigit() else text
+
+
+def run(args: argparse.Namespace) -> int:
+    """Fill and write; say the next two commands."""
+    from deepmd_mft.checkpoint.fill_template import Filling, fill  # noqa: PLC0415
+
+    if args.out.exists() and not args.overwrite:
+        raise UserError(f"{args.out} exists; choose another name with -o or give --overwrite")
+    if args.model_prob is not None and not 0 < args.model_prob < 1:
+        raise UserError("--model-prob is a share: between 0 and 1")
+    if args.temperature is not None and args.temperature <= 0:
+        raise UserError("--temperature must be positive")
+    try:
+        template = json.loads(args.template.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{args.template} cannot be read as JSON ({error})") from None
+    filling = Filling(
+        args.train,
+        args.valid,
+        args.aux_train,
+        args.aux_valid,
+        checkpoint=args.checkpoint,
+        aux_head=args.aux_head,
+        steps=args.steps,
+        batch_size=args.batch_size,
+        aux_batch_size=args.aux_batch_size,
+        share=args.model_prob,
+        temperature=args.temperature,
+        stat_files=args.stat_files,
+        property_name=args.property,
+    )
+    config = fill(template, filling, args.out)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    partial = args.out.with_name(f".{args.out.name}.partial")
+    partial.write_text(json.dumps(config, indent=2) + "\n")
+    partial.replace(args.out)
+    finetune = f" --finetune {args.checkpoint.resolve()}" if args.checkpoint else ""
+    print(f"wrote {args.out}; next, in {args.out.absolute().parent}:", file=sys.stderr)
+    print(f"  dp-mft check {args.out.name}{finetune}", file=sys.stderr)
+    print(f"  dp --pt train {args.out.name}{finetune}", file=sys.stderr)
+    return 0

@@ -1,0 +1,55 @@
+"""``dp-mft report``: one page that compares runs."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from deepmd_mft.errors import UserError
+
+if TYPE_CHECKING:
+    import argparse
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's arguments."""
+    parser.add_argument(
+        "runs", nargs="+", type=Path, metavar="RUN", help="folders in which `dp train` ran"
+    )
+    parser.add_argument("-o", "--out", type=Path, default=Path("report.html"), help="report.html")
+    parser.add_argument(
+        "--split",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="DIR",
+        help="split folders; needed for runs that have no evaluation/ yet",
+    )
+    parser.add_argument("--sets", nargs="+", metavar="NAME", help="test sets; id*, ood* and test*")
+    parser.add_argument("--unit", help="of the property, for the axes")
+    parser.add_argument("--title", help="heading of the page")
+    parser.add_argument("--overwrite", action="store_true", help="replace the page and its files")
+    parser.add_argument("-q", "--quiet", action="store_true", help="no progress bar")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Evaluate what is not evaluated yet, and write the page."""
+    try:
+        import jinja2  # noqa: F401, PLC0415
+        import matplotlib as mpl  # noqa: F401, PLC0415
+    except ImportError as error:
+        raise UserError(f"{error}; install them: pip install 'deepmd-mft[report]'") from None
+    from deepmd_mft.report.page import write_report  # noqa: PLC0415
+    from deepmd_mft.report.runs import load_run  # noqa: PLC0415
+
+    if len({folder.resolve().name for folder in args.runs}) < len(args.runs):
+        raise UserError("two runs have folders of the same name; rename one")
+    progress = not args.quiet and sys.stderr.isatty()
+    runs = [load_run(f.resolve(), args.split, args.sets, progress=progress) for f in args.runs]
+    page, files = write_report(
+        runs, args.out, unit=args.unit, title=args.title, overwrite=args.overwrite
+    )
+    if not args.quiet:
+        print(f"wrote {page}, and its figures and numbers to {files}")
+    return 0

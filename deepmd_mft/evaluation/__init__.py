@@ -1,0 +1,1 @@
+"""Predictions over split folders, errors with intervals, and tables that compare models."""

@@ -1,0 +1,323 @@
+"""Load a model, checkpoint or frozen, and predict its properties.
+
+The numbers are those of ``dp --pt test``. It is quicker because padding is cut off, structures of
+one size go together, nothing is kept for a gradient, and TorchScript does not spend the first
+batches on specialising itself.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from deepmd.utils.model_branch_dict import get_model_dict
+
+from deepmd_mft.compat import NeighbourLists, load_model, no_jit_warm_up
+from deepmd_mft.errors import UserError
+from deepmd_mft.preflight import read_model_params
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from deepmd_mft.evaluation.structures import Batch
+
+PROPERTY_HEADS = "mft_property, mft_spatial_extent, mft_dipole_norm, mft_classification, property"
+
+
+@dataclass(frozen=True)
+class Output:
+    """One property that a model predicts.
+
+    Attributes
+    ----------
+    name : str
+        Name of the property, of its label files and of the model's output.
+    columns : int
+        Columns of the output.
+    num_classes : int or None
+        Number of classes if the outputs are logits.
+    """
+
+    name: str
+    columns: int
+    num_classes: int | None = None
+
+    @property
+    def label_columns(self) -> int:
+        """Columns of the label file."""
+        return 1 if self.num_classes else self.columns
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """A model as given on the command line: ``[NAME=]FILE[:HEAD]``."""
+
+    name: str
+    path: Path
+    head: str | None = None
+
+    @classmethod
+    def parse(cls, text: str, head: str | None = None) -> ModelFile:
+        """Split the text; the name is that of the folder and file if left out.
+
+        Raises
+        ------
+        UserError
+            If there is no such file.
+        """
+        name, equals, rest = text.partition("=")
+        if not equals or "/" in name or Path(text).exists():
+            name, rest = "", text
+        path, colon, branch = rest.rpartition(":")
+        if not colon or Path(rest).exists():
+            path, branch = rest, ""
+        found = Path(path)
+        if found.is_dir():
+            found = best_model(found)
+        if not found.is_file():
+            raise UserError(
+                f"model {found} does not exist; write a model as [NAME=]FILE[:HEAD], or a folder "
+                "that `dp-mft select` has been through"
+            )
+        parent = found.absolute().parent.name
+        return cls(name or f"{parent}/{found.name}", found, branch or head)
+
+
+def best_model(run: Path) -> Path:
+    """Return the model of a run: the selected checkpoint, else the frozen model, else the last.
+
+    Raises
+    ------
+    UserError
+        If the folder has none.
+    """
+    frozen = sorted(run.glob("*.pth"))
+    for path in (run / "model.best.pt", *frozen[:1], run / "model.ckpt.pt"):
+        if path.is_file():
+            return path
+    raise UserError(
+        f"{run} has no model (model.best.pt, *.pth or model.ckpt.pt): train first, then "
+        f"`dp-mft select {run}`"
+    )
+
+
+class Predictor:
+    """A loaded model.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        In evaluation mode; scripted if it came from a ``.pth``.
+    params : dict
+        The model's JSON.
+    head : str
+        Its branch; empty for a single-task model.
+    path : Path
+        For messages.
+    """
+
+    def __init__(self, model: Any, params: dict[str, Any], head: str, path: Path) -> None:
+        self.model = model
+        self.params = params
+        self.head = head
+        self.path = path
+        self.type_map = list(model.get_type_map())
+        self.outputs = _outputs(params, model, path)
+        if model.get_dim_fparam() or model.get_dim_aparam():
+            raise UserError(
+                f"{path} takes frame or atomic parameters (fparam, aparam), which dp-mft evaluate "
+                "does not read; use `dp --pt test`"
+            )
+
+    @classmethod
+    def load(cls, path: Path, head: str | None = None) -> Predictor:
+        """Load a ``.pt`` checkpoint (with its head) or a frozen ``.pth``.
+
+        Parameters
+        ----------
+        path : Path
+        head : str, optional
+            Branch or alias of a multi-task checkpoint; the only property branch if left out.
+
+        Raises
+        ------
+        UserError
+            If the file is no model, is cut off, or has no such property head.
+        """
+        if path.suffix == ".pth":
+            return cls._load_frozen(path, head)
+        params = read_model_params(path)
+        if "model_dict" in params:
+            head = property_branch(params["model_dict"], path, head)
+            branch = params["model_dict"][head]
+        else:
+            branch = params
+            if not _is_property(branch):
+                raise UserError(_no_property(path, {"the model": branch}))
+            head = ""
+        return cls(load_model(str(path), head or None), branch, head, path)
+
+    @classmethod
+    def _load_frozen(cls, path: Path, head: str | None) -> Predictor:
+        if not path.is_file():
+            raise UserError(f"model {path} does not exist")
+        try:
+            model = torch.jit.load(str(path), map_location="cpu").eval()
+            params = json.loads(model.get_model_def_script() or "{}")
+        except (RuntimeError, AttributeError, ValueError) as error:
+            raise UserError(
+                f"{path} is not a frozen model of `dp --pt freeze` ({type(error).__name__}); "
+                "freeze it again"
+            ) from None
+        if not _is_property(params):
+            raise UserError(_no_property(path, {"the frozen model": params}))
+        del head  # a frozen model is one branch
+        return cls(model, params, "", path)
+
+    def load_weights(self, path: Path) -> None:
+        """Put the weights of another checkpoint of the same run into this model."""
+        self.load_state(branch_state(path, self.head))
+
+    def load_state(self, state: dict[str, torch.Tensor]) -> None:
+        """Put weights, named as in :func:`branch_state`, into this model.
+
+        Raises
+        ------
+        UserError
+            If they are those of another network.
+        """
+        try:
+            self.model.load_state_dict(state)
+        except RuntimeError as error:
+            raise UserError(f"weights do not fit the model of {self.path}: {error}") from None
+
+    def predict(
+        self,
+        batches: list[Batch],
+        advance: Callable[[int], object] | None = None,
+        neighbours: NeighbourLists | None = None,
+    ) -> dict[str, np.ndarray]:
+        """Predict every structure.
+
+        Parameters
+        ----------
+        batches : list of Batch
+            Of one set, made with this model's type map.
+        advance : callable, optional
+            Called with the number of structures done, for a progress bar.
+        neighbours : NeighbourLists, optional
+            Remembers the neighbour lists of the batches; for models that are not frozen.
+
+        Returns
+        -------
+        dict of str to np.ndarray
+            nframes x columns for each property.
+        """
+        nframes = sum(len(batch.rows) for batch in batches)
+        found = {o.name: np.full((nframes, o.columns), np.nan) for o in self.outputs}
+        device = next(iter(self.model.parameters())).device
+        with torch.no_grad(), no_jit_warm_up():
+            for number, batch in enumerate(batches):
+                coord, atype = batch.coord.to(device), batch.atype.to(device)
+                box = None if batch.box is None else batch.box.to(device)
+                if neighbours is None:
+                    output = self.model(coord, atype, box)
+                else:
+                    with neighbours.of(number):
+                        output = self.model(coord, atype, box)
+                for name, values in found.items():
+                    values[batch.rows] = output[name].cpu().numpy()
+                if advance:
+                    advance(len(batch.rows))
+        return found
+
+
+def branch_state(path: Path, head: str) -> dict[str, torch.Tensor]:
+    """Return the weights of one branch of a checkpoint, named as in the branch's model.
+
+    Raises
+    ------
+    UserError
+        If the file cannot be read, or lacks the branch.
+    """
+    state = read_state(path)
+    prefix = f"model.{head or 'Default'}."
+    found = {
+        key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)
+    }
+    if not found:
+        raise UserError(f"{path} has no weights of branch '{head or 'Default'}'")
+    return found
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """Return the state dictionary of a checkpoint, optimiser left out."""
+    read_model_params(path)  # a clear message for a file that is cut off
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # noqa: BLE001  (torch raises many kinds on a broken file)
+        raise UserError(
+            f"{path} cannot be read ({type(error).__name__}); is it complete?"
+        ) from None
+    return dict(state.get("model", state))
+
+
+def property_branch(branches: dict[str, Any], path: Path, head: str | None) -> str:
+    """Return the name of the property branch that is meant.
+
+    Raises
+    ------
+    UserError
+        If there is none, several, or the named one is missing or another kind.
+    """
+    aliases = get_model_dict(branches)[0]
+    if head is not None:
+        if head not in aliases:
+            raise UserError(
+                f"{path} has no head '{head}'; it has {', '.join(branches)}. Choose with --head"
+            )
+        if not _is_property(branches[aliases[head]]):
+            raise UserError(_no_property(path, {head: branches[aliases[head]]}))
+        return str(aliases[head])
+    found = [name for name, branch in branches.items() if _is_property(branch)]
+    if not found:
+        raise UserError(_no_property(path, branches))
+    if len(found) > 1:
+        raise UserError(
+            f"{path} has several property heads: {', '.join(found)}; choose with --head"
+        )
+    return found[0]
+
+
+def _is_property(params: dict[str, Any]) -> bool:
+    kind = str((params.get("fitting_net") or {}).get("type", "ener"))
+    return kind.startswith("mft_") or kind == "property"
+
+
+def _no_property(path: Path, branches: dict[str, Any]) -> str:
+    kinds = ", ".join(
+        f"{name}: {(branch.get('fitting_net') or {}).get('type', 'ener')}"
+        for name, branch in branches.items()
+    )
+    return (
+        f"{path} has no property head ({kinds}; needed is one of {PROPERTY_HEADS}). A pretrained "
+        "checkpoint gets one by fine-tuning; for energies and forces use `dp --pt test`"
+    )
+
+
+def _outputs(params: dict[str, Any], model: Any, path: Path) -> list[Output]:
+    net = params["fitting_net"]
+    names = net["property_name"]
+    if net["type"] == "mft_classification":
+        return [Output(names, int(model.get_task_dim()), int(net.get("num_classes", 2)))]
+    if isinstance(names, str):
+        return [Output(names, int(model.get_task_dim()))]
+    dims = net.get("task_dim", 1)
+    dims = dims if isinstance(dims, list) else [dims] * len(names)
+    if len(dims) != len(names):
+        raise UserError(f"{path}: task_dim and property_name have different lengths")
+    return [Output(name, int(dim)) for name, dim in zip(names, dims, strict=True)]

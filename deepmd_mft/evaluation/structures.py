@@ -1,0 +1,226 @@
+"""A set of structures in memory, in batches of equal size for the model."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from deepmd_mft.data.dataset import folder_checksum, open_dataset
+from deepmd_mft.data.frames import ELEMENTS, atomic_number
+from deepmd_mft.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+    from deepmd_mft.data.dataset import DataSet
+
+#: Atoms in a batch: large enough to fill the cores' vector units, small enough for their caches.
+ATOMS_PER_BATCH = 2048
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Structures with the same number of atoms.
+
+    Attributes
+    ----------
+    rows : np.ndarray
+        Which structures of the set, nf.
+    coord : torch.Tensor
+        nf x nloc x 3, in Angstrom.
+    atype : torch.Tensor
+        nf x nloc, indices into a type map; no padding.
+    box : torch.Tensor or None
+        nf x 9, in Angstrom; None for molecules.
+    """
+
+    rows: np.ndarray
+    coord: torch.Tensor
+    atype: torch.Tensor
+    box: torch.Tensor | None
+
+
+class StructureSet:
+    """The structures and labels of one or more folders.
+
+    Parameters
+    ----------
+    name : str
+        What tables call the set.
+    folders : list of Path
+        deepmd/npy systems or LMDB.
+    """
+
+    def __init__(self, name: str, folders: list[Path]) -> None:
+        self.name = name
+        self.folders = folders
+        self._data: list[DataSet] = [open_dataset(folder) for folder in folders]
+        structures = [one for data in self._data for one in data.structures()]
+        self.numbers = [numbers for numbers, _, _ in structures]
+        self.coords = [coords for _, coords, _ in structures]
+        self.cells = [cell for _, _, cell in structures]
+        self.ids = [name for data in self._data for name in data.rows.ids]
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    @property
+    def natoms(self) -> np.ndarray:
+        """Number of atoms of every structure."""
+        return np.array([len(numbers) for numbers in self.numbers])
+
+    @property
+    def formulas(self) -> list[str]:
+        """Formula of every structure, C and H first, then by name."""
+        texts = []
+        for numbers in self.numbers:
+            counts = Counter(ELEMENTS[z - 1] for z in numbers)
+            order = sorted(counts, key=lambda e: ({"C": 0, "H": 1}.get(e, 2), e))
+            texts.append("".join(f"{e}{counts[e] if counts[e] > 1 else ''}" for e in order))
+        return texts
+
+    @property
+    def unit(self) -> dict[str, str]:
+        """Units of the labels, as far as the set says."""
+        return {k: v for data in self._data for k, v in data.units.items()}
+
+    def labels(self, name: str, columns: int) -> np.ndarray | None:
+        """Return the labels, nframes x columns, NaN where missing; None if there are none.
+
+        Raises
+        ------
+        UserError
+            If the label has another number of columns than the model.
+        """
+        parts: list[np.ndarray] = []
+        found = False
+        for data in self._data:
+            values = data.optional_label(name)
+            if values is None:
+                parts.append(np.full((len(data), columns), np.nan))
+                continue
+            if values.shape[1] != columns:
+                raise UserError(
+                    f"{data.path}: {name} has {values.shape[1]} column(s), the model predicts "
+                    f"{columns}; evaluate with the model that was trained on this label"
+                )
+            found = True
+            parts.append(values.astype(np.float64))
+        return np.concatenate(parts) if found else None
+
+    def rms_force(self) -> float | None:
+        """Return the rms of ``force`` over atoms and directions; None if a part has no forces."""
+        total, count = 0.0, 0
+        for data in self._data:
+            for _, force in data.label_blocks("force"):
+                total += float(np.sum(np.square(force, dtype=np.float64)))
+                count += len(force)
+        if count < len(self):
+            return None
+        return float(np.sqrt(total / (3 * self.natoms.sum())))
+
+    def checksum(self) -> list[dict[str, str]]:
+        """Return path and SHA-256 of every folder, for the record."""
+        return [{"path": str(f.resolve()), "sha256": folder_checksum(f)} for f in self.folders]
+
+    def batches(self, type_map: list[str], atoms_per_batch: int = ATOMS_PER_BATCH) -> list[Batch]:
+        """Return all structures in batches of equal size, smallest first.
+
+        Parameters
+        ----------
+        type_map : list of str
+            The model's elements.
+        atoms_per_batch : int
+            Atoms in a batch; a larger structure is a batch of its own.
+
+        Raises
+        ------
+        UserError
+            If a structure has an element that the model does not know.
+        """
+        lookup = np.full(len(ELEMENTS) + 1, -1)
+        for index, symbol in enumerate(type_map):
+            lookup[atomic_number(symbol)] = index
+        groups: dict[tuple[int, bool], list[int]] = {}
+        for row, numbers in enumerate(self.numbers):
+            if (lookup[numbers] < 0).any():
+                absent = sorted({ELEMENTS[z - 1] for z in numbers[lookup[numbers] < 0]})
+                raise UserError(
+                    f"{self.name}: structure {self.ids[row]} has {', '.join(absent)}, which the "
+                    f"model's type_map lacks ({', '.join(type_map[:20])}); remove it from the set, "
+                    "or train with a type_map that has it"
+                )
+            groups.setdefault((len(numbers), self.cells[row] is None), []).append(row)
+        batches = []
+        for (natoms, molecule), rows in sorted(groups.items()):
+            step = max(1, atoms_per_batch // natoms)
+            for start in range(0, len(rows), step):
+                part = rows[start : start + step]
+                cells = None if molecule else np.array([self.cells[r] for r in part])
+                batches.append(
+                    Batch(
+                        np.array(part),
+                        _tensor(np.stack([self.coords[r] for r in part])),
+                        torch.as_tensor(lookup[np.stack([self.numbers[r] for r in part])]),
+                        None if cells is None else _tensor(cells.reshape(len(part), 9)),
+                    )
+                )
+        return batches
+
+
+def _tensor(values: np.ndarray) -> torch.Tensor:
+    return torch.as_tensor(values, dtype=torch.float64)
+
+
+def find_sets(folders: Iterable[Path], chosen: list[str] | None = None) -> Iterator[StructureSet]:
+    """Find the sets of split folders.
+
+    Parameters
+    ----------
+    folders : iterable of Path
+        A set itself (with ``type.raw``, ``rows.csv`` or ``data.mdb``), or a folder of sets.
+    chosen : list of str, optional
+        Names of the sets wanted. Without it, all but those called ``aux*``.
+
+    Yields
+    ------
+    StructureSet
+
+    Raises
+    ------
+    UserError
+        If there is nothing, or a wanted set is missing.
+    """
+    seen: dict[str, Path] = {}
+    for folder in folders:
+        if not folder.is_dir():
+            raise UserError(f"{folder} is not a folder")
+        for path in [folder] if _is_set(folder) else sorted(filter(_holds_data, folder.iterdir())):
+            if path.name in seen:
+                raise UserError(
+                    f"two sets are called {path.name}: {seen[path.name]} and {path}; rename one, "
+                    "or evaluate them one after the other"
+                )
+            seen[path.name] = path
+    wanted = chosen or [name for name in seen if not name.startswith("aux")]
+    for name in wanted:
+        if name not in seen:
+            raise UserError(f"no set '{name}'; there are {', '.join(seen) or 'none'}")
+    if not wanted:
+        listed = ", ".join(map(str, folders))
+        raise UserError(f"no deepmd-kit systems in {listed} (no type.raw, no data.mdb below it)")
+    for name in wanted:
+        yield StructureSet(name, [seen[name]])
+
+
+def _is_set(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in ("type.raw", "rows.csv", "data.mdb"))
+
+
+def _holds_data(folder: Path) -> bool:
+    return folder.is_dir() and (_is_set(folder) or next(folder.rglob("type.raw"), None) is not None)

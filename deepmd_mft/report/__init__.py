@@ -1,0 +1,1 @@
+"""One page that compares runs: figures, tables, configuration and provenance."""

@@ -1,0 +1,97 @@
+"""`dp-mft evaluate` gives the numbers of `dp --pt test`, and says what is wrong."""
+
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from deepmd_mft.cli import main
+from deepmd_mft.data.dataset import open_dataset
+from tests.conftest import DATA, Dp
+
+
+def test_equals_dp_test(mft_run, tmp_path, capsys):
+    run = Dp(mft_run)
+    log = run("test", "-m", "property.pth", "-s", str(DATA / "valid"), "-n", "0", "-d", "detail")
+    files = sorted(mft_run.glob("detail.property.out.*"), key=lambda p: int(p.suffix[1:]))
+    theirs = np.array([np.loadtxt(path) for path in files])
+    out = tmp_path / "out"
+    models = [str(mft_run / "property.pth"), f"{mft_run / 'model.ckpt-6.pt'}:property"]
+    assert main(["evaluate", *models, "--split", str(DATA / "valid"), "-o", str(out)]) == 0
+    table = pd.read_csv(out / "predictions.csv")
+    for _, part in table.groupby("file"):
+        np.testing.assert_allclose(part["prediction"], theirs[:, 1], rtol=1e-6)
+    metrics = pd.read_csv(out / "metrics.csv")
+    rmse = float(re.search(r"PROPERTY RMSE\s*: (\S+)", log).group(1))
+    assert metrics["rmse"].to_numpy() == pytest.approx([rmse, rmse], rel=1e-6)
+    assert {"r2", "spearman", "rmse_low", "max_error"} <= set(metrics)
+    assert set(pd.read_csv(out / "groups.csv")["kind"]) == {"element", "natoms", "target decile"}
+    assert "rmse" in capsys.readouterr().out
+
+
+def test_files_of_one_name_are_seeds(mft_run, tmp_path, capsys):
+    out = tmp_path / "out"
+    models = [f"mft={mft_run / name}" for name in ("model.ckpt-3.pt", "model.ckpt-6.pt")]
+    arguments = ["--split", str(DATA / "valid"), "-o", str(out), "--format", "parquet"]
+    assert main(["evaluate", *models, *arguments]) == 0
+    assert list(pd.read_csv(out / "seeds.csv")["files"]) == [2]
+    assert len(pd.read_parquet(out / "predictions.parquet")) == 2 * len(
+        open_dataset(DATA / "valid")
+    )
+    assert main(["evaluate", *models, *arguments]) == 1
+    assert "exists" in capsys.readouterr().err
+
+
+def test_a_set_without_labels_is_predicted(mft_run, copied_data, tmp_path, capsys):
+    (copied_data / "valid" / "set.000" / "gap.npy").unlink()
+    out = tmp_path / "out"
+    arguments = ["--split", str(copied_data / "valid"), "-o", str(out)]
+    assert main(["evaluate", str(mft_run / "property.pth"), *arguments]) == 0
+    assert "valid has no labels of gap: predicted only" in capsys.readouterr().err
+    table = pd.read_csv(out / "predictions.csv")
+    assert table["label"].isna().all()
+    assert table["prediction"].notna().all()
+
+
+def test_nan_predictions_are_said(mft_run, tmp_path, capsys):
+    broken = tmp_path / "broken.pt"
+    state = torch.load(mft_run / "model.ckpt-6.pt", weights_only=True)
+    state["model"]["model.property.atomic_model.out_bias"].fill_(float("nan"))
+    torch.save(state, broken)
+    arguments = ["--split", str(DATA / "valid"), "-o", str(tmp_path / "out")]
+    assert main(["evaluate", str(broken), *arguments]) == 1
+    assert "predictions are NaN or inf" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("pretrained", "has no property head (GFN2: ener"),
+        ("missing", "does not exist"),
+        ("cut", "cut off while copying"),
+        ("head", "has no head 'homo'; it has GFN2, property"),
+    ],
+)
+def test_models_that_cannot_be_evaluated(model, message, mft_run, pretrained, tmp_path, capsys):
+    cut = tmp_path / "cut.pt"
+    cut.write_bytes(pretrained.read_bytes()[:5000])
+    path = {
+        "pretrained": str(pretrained),
+        "missing": "nowhere.pt",
+        "cut": str(cut),
+        "head": f"{mft_run / 'model.ckpt-6.pt'}:homo",
+    }[model]
+    out = tmp_path / "out"
+    assert main(["evaluate", path, "--split", str(DATA / "valid"), "-o", str(out)]) == 1
+    assert message in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_unknown_element(mft_run, copied_data, tmp_path, capsys):
+    path = copied_data / "valid" / "type_map.raw"
+    path.write_text(path.read_text().replace("F", "Cl"))
+    arguments = ["--split", str(copied_data / "valid"), "-o", str(tmp_path / "out")]
+    assert main(["evaluate", str(mft_run / "property.pth"), *arguments]) == 1
+    assert "has Cl, which the model's type_map lacks" in capsys.readouterr().err

@@ -1,0 +1,79 @@
+"""`dp-mft report` makes one page without links to the network, or says why not."""
+
+import json
+import shutil
+
+import pandas as pd
+import pytest
+
+from deepmd_mft.cli import main
+from tests.conftest import DATA, Dp, single_input
+
+pytest.importorskip("jinja2")
+pytest.importorskip("matplotlib")
+
+
+@pytest.fixture(scope="module")
+def runs(mft_run, tmp_path_factory):
+    """A run from scratch and one of MFT, evaluated on small sets."""
+    folder = tmp_path_factory.mktemp("runs")
+    (folder / "scratch").mkdir()
+    Dp(folder / "scratch").train(single_input())
+    shutil.copytree(mft_run, folder / "mft", symlinks=True)
+    (folder / "sets").mkdir()
+    (folder / "sets" / "id_test").symlink_to(DATA / "valid")
+    (folder / "sets" / "ood_test").symlink_to(DATA / "valid_tail")
+    arguments = [str(folder / "scratch"), str(folder / "mft"), "--split", str(folder / "sets")]
+    out = folder / "report.html"
+    assert main(["report", *arguments, "-o", str(out), "--unit", "Hartree", "-q"]) == 0
+    return folder
+
+
+def test_the_page_is_self_contained(runs):
+    page = (runs / "report.html").read_text()
+    assert "http://" not in page
+    assert "https://" not in page
+    assert "multi-task fine-tuning (MFT)" in page
+    assert "0.0171" in page  # the paper's figure for the gap
+    table = pd.read_csv(runs / "report_files" / "errors.csv")
+    assert set(table["kind"]) == {"ID", "OOD"}
+    names = {path.stem for path in (runs / "report_files").glob("*.csv")}
+    assert {"improvement", "rmse", "parity_mft", "distance", "learning_property"} <= names
+    for name in names - {"errors"}:
+        assert (runs / "report_files" / f"{name}.png").stat().st_size > 1000
+
+
+def test_nothing_is_overwritten(runs, capsys):
+    arguments = [str(runs / "scratch"), str(runs / "mft"), "-o", str(runs / "report.html"), "-q"]
+    assert main(["report", *arguments]) == 1
+    assert "exists" in capsys.readouterr().err
+    assert main(["report", *arguments, "--overwrite"]) == 0
+
+
+def test_runs_of_different_properties(runs, tmp_path, capsys):
+    other = tmp_path / "homo"
+    shutil.copytree(runs / "scratch", other, symlinks=True)
+    for name in ("input.json", "evaluation/predictions.csv"):
+        text = (other / name).read_text()
+        (other / name).write_text(text.replace('"gap"', '"homo"').replace(",gap,", ",homo,"))
+    arguments = [str(runs / "mft"), str(other), "-o", str(tmp_path / "report.html"), "-q"]
+    assert main(["report", *arguments]) == 1
+    assert "learn different properties: gap" in capsys.readouterr().err
+
+
+def test_evaluation_of_another_model(runs, tmp_path, capsys):
+    other = tmp_path / "scratch"
+    shutil.copytree(runs / "scratch", other, symlinks=True)
+    record = json.loads((other / "evaluation" / "evaluation.json").read_text())
+    record["models"][0]["sha256"] = "0" * 64
+    (other / "evaluation" / "evaluation.json").write_text(json.dumps(record))
+    assert main(["report", str(other), "-o", str(tmp_path / "report.html"), "-q"]) == 1
+    assert "belongs to another model" in capsys.readouterr().err
+
+
+def test_a_run_without_evaluation_needs_the_split(runs, tmp_path, capsys):
+    other = tmp_path / "scratch"
+    shutil.copytree(runs / "scratch", other, symlinks=True)
+    shutil.rmtree(other / "evaluation")
+    assert main(["report", str(other), "-o", str(tmp_path / "report.html"), "-q"]) == 1
+    assert "give --split DIR" in capsys.readouterr().err

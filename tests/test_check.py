@@ -1,0 +1,140 @@
+"""`dp-mft check` lists everything that is wrong; `dp-mft input` writes what passes it."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from deepmd_mft.cli import main
+from tests.conftest import DATA, Dp, mft_input
+
+
+@pytest.fixture
+def check(tmp_path, copied_data, pretrained, capsys):
+    """Check the MFT input over a private copy of the data; return its JSON."""
+
+    def run(config=None, *arguments):
+        text = json.dumps(config or mft_input())
+        for name in ("train", "valid", "aux_valid"):
+            text = text.replace(str(DATA / name), str(copied_data / name))
+        text = text.replace(str(DATA / "aux_train"), str(copied_data / "aux_valid"))
+        (tmp_path / "input.json").write_text(text)
+        status = main(
+            ["check", str(tmp_path / "input.json"), "--finetune", str(pretrained), "--json"]
+            + [str(a) for a in arguments]
+        )
+        found = json.loads(capsys.readouterr().out)
+        assert status == (1 if found["errors"] else 0)
+        assert found["may_train"] == (not found["errors"])
+        return found
+
+    return run
+
+
+def label(copied_data, edit):
+    path = copied_data / "train" / "set.000" / "gap.npy"
+    np.save(path, edit(np.load(path)))
+
+
+def test_a_sound_input(check):
+    found = check()
+    assert not found["errors"]
+    assert found["facts"]["property"]["frames"] == 256
+    assert found["facts"]["property"]["epochs"] > 0
+    assert found["facts"]["memory_gib"] > 0
+
+
+def test_all_errors_are_listed(check, copied_data):
+    config = mft_input()
+    config["model"]["model_dict"]["GFN2"]["finetune_head"] = "SPICE2"
+    config["loss_dict"]["property"]["property_name"] = "homo"
+    label(copied_data, lambda v: np.where(np.arange(len(v))[:, None] == 4, np.nan, v))
+    next((copied_data / "aux_valid").glob("*/set.000/force.npy")).unlink()
+    errors = "\n".join(check(config)["errors"])
+    for part in ("finetune_head 'SPICE2'", "property_name is 'gap'", "row 4", "force.npy does not"):
+        assert part in errors
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda v: np.full_like(v, 0.3), "there is nothing to learn"),
+        (
+            lambda v: np.where(np.arange(len(v))[:, None] == 7, 50.0, v),
+            "robust standard deviations",
+        ),
+        (lambda v: v * 27.2114, "These look like eV"),
+    ],
+)
+def test_labels_that_mislead(check, copied_data, edit, message):
+    label(copied_data, edit)
+    found = check()
+    assert not found["errors"]
+    assert any(message in text for text in found["warnings"])
+
+
+def test_neighbours_beyond_sel(check, pretrained):
+    config = mft_input()
+    config["model"]["shared_dict"]["dpa3_descriptor"]["repflow"]["e_sel"] = 5
+    found = check(config)
+    assert any(
+        "e_sel is 5" in text and "farthest are dropped" in text for text in found["warnings"]
+    )
+    assert any("e_sel is 5, in the checkpoint 40" in text for text in found["errors"])
+
+
+def test_leakage(check, copied_data, tmp_path):
+    shutil.copytree(copied_data / "train", tmp_path / "sets" / "id_test")
+    found = check(None, "--test", tmp_path / "sets")
+    assert any("256 of 256 structures of id_test are in" in text for text in found["errors"])
+
+
+def test_element_only_in_the_test_set(check, copied_data):
+    path = copied_data / "train" / "set.000" / "real_atom_types.npy"
+    types = np.load(path)
+    types[types == 4] = 3  # no F left
+    np.save(path, types)
+    assert any("has F" in text for text in check()["warnings"])
+
+
+def test_structures_that_cannot_be_read(check, copied_data):
+    path = copied_data / "train" / "set.000" / "coord.npy"
+    path.write_bytes(path.read_bytes()[:200])
+    assert any("cannot be read" in text for text in check()["errors"])
+
+
+def test_input_that_is_no_json(tmp_path, capsys):
+    path = tmp_path / "input.json"
+    path.write_text("{")
+    assert main(["check", str(path)]) == 1
+    assert "is not JSON" in capsys.readouterr().out
+
+
+def test_filled_template_trains(tmp_path, pretrained, capsys):
+    template = tmp_path / "template.json"
+    config = mft_input()
+    config["model"]["shared_dict"]["type_map_all"] = ["H"]
+    config["model"]["shared_dict"]["dpa3_descriptor"] = {"type": "dpa3"}
+    text = json.dumps(config).replace("GFN2", "SPICE2")
+    template.write_text(text)
+    data = {"train": "train", "valid": "valid", "aux-train": "aux_valid", "aux-valid": "aux_valid"}
+    folders = [word for k, v in data.items() for word in (f"--{k}", str(DATA / v))]
+    out = tmp_path / "run" / "input.json"
+    arguments = [str(template), "--checkpoint", str(pretrained), *folders, "-o", str(out)]
+    assert main(["input", *arguments, "--temperature", "2", "--steps", "2"]) == 0
+    filled = json.loads(out.read_text())
+    assert filled["model"]["shared_dict"]["type_map_all"] == ["H", "C", "N", "O", "F"]
+    prob = filled["training"]["model_prob"]
+    assert prob["property"] / prob["GFN2"] == pytest.approx(np.sqrt(256 / 500), rel=1e-4)
+    Dp(out.parent)("train", "input.json", "--skip-neighbor-stat", "--finetune", str(pretrained))
+    assert main(["input", *arguments]) == 1
+    assert "exists" in capsys.readouterr().err
+
+
+def test_template_head_that_the_checkpoint_lacks(tmp_path, mft_run, capsys):
+    template = tmp_path / "template.json"
+    template.write_text(json.dumps(mft_input()).replace("GFN2", "SPICE2"))
+    arguments = [str(template), "--checkpoint", str(mft_run / "model.ckpt-6.pt")]
+    assert main(["input", *arguments, "-o", str(tmp_path / "input.json")]) == 1
+    assert "has no head 'SPICE2'; it has GFN2, property" in capsys.readouterr().err
