@@ -235,7 +235,9 @@ def test_lmdb_disk_full(tmp_path, monkeypatch):
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_an_interrupted_conversion_cannot_be_trained_on(tmp_path, how):
     code = f"""
-import sys
+import signal, sys
+# a shell's background job ignores SIGINT, and so would its children
+signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from test_convert import molecule, source
 from pathlib import Path
@@ -260,7 +262,7 @@ convert(s, Path({str(tmp_path / "set")!r}), progress=False)
     while not list(partial.rglob("coord.npy")):
         assert process.poll() is None
     process.send_signal(how)
-    process.wait()
+    process.wait(timeout=60)
     assert not (tmp_path / "set").exists()
     assert not list(tmp_path.rglob("type.raw"))
     assert partial.exists() == (how == signal.SIGKILL)
