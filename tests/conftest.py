@@ -24,6 +24,7 @@ ONE_THREAD = {
     "DP_INTRA_OP_PARALLELISM_THREADS": "1",
     "DP_INTER_OP_PARALLELISM_THREADS": "1",
     "DP_INTERFACE_PREC": "high",
+    "NUM_WORKERS": "0",  # loader processes time out on a loaded machine
 }
 os.environ.update(ONE_THREAD)
 

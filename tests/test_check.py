@@ -9,6 +9,8 @@ import pytest
 from deepmd_mft.cli import main
 from tests.conftest import DATA, Dp, mft_input
 
+NTRAIN = len(np.load(DATA / "train" / "set.000" / "gap.npy"))
+
 
 @pytest.fixture
 def check(tmp_path, copied_data, pretrained, capsys):
@@ -40,7 +42,7 @@ def label(copied_data, edit):
 def test_a_sound_input(check):
     found = check()
     assert not found["errors"]
-    assert found["facts"]["property"]["frames"] == 256
+    assert found["facts"]["property"]["frames"] == NTRAIN
     assert found["facts"]["property"]["epochs"] > 0
     assert found["facts"]["memory_gib"] > 0
 
@@ -87,7 +89,9 @@ def test_neighbours_beyond_sel(check, pretrained):
 def test_leakage(check, copied_data, tmp_path):
     shutil.copytree(copied_data / "train", tmp_path / "sets" / "id_test")
     found = check(None, "--test", tmp_path / "sets")
-    assert any("256 of 256 structures of id_test are in" in text for text in found["errors"])
+    assert any(
+        f"{NTRAIN} of {NTRAIN} structures of id_test are in" in text for text in found["errors"]
+    )
 
 
 def test_element_only_in_the_test_set(check, copied_data):
@@ -126,7 +130,7 @@ def test_filled_template_trains(tmp_path, pretrained, capsys):
     filled = json.loads(out.read_text())
     assert filled["model"]["shared_dict"]["type_map_all"] == ["H", "C", "N", "O", "F"]
     prob = filled["training"]["model_prob"]
-    assert prob["property"] / prob["GFN2"] == pytest.approx(np.sqrt(256 / 500), rel=1e-4)
+    assert prob["property"] / prob["GFN2"] == pytest.approx(np.sqrt(NTRAIN / 500), rel=1e-4)
     Dp(out.parent)("train", "input.json", "--skip-neighbor-stat", "--finetune", str(pretrained))
     assert main(["input", *arguments]) == 1
     assert "exists" in capsys.readouterr().err

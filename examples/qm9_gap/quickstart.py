@@ -75,6 +75,8 @@ def prepare(folder: Path, name: str, steps: int | None) -> Path:
         training = config["training"]
         share = training.get("model_prob", {}).get("property", 1.0)
         training["numb_steps"] = round(steps / share)
+        rate = config["learning_rate"]
+        rate["warmup_steps"] = min(rate["warmup_steps"], training["numb_steps"] // 2)
     text = json.dumps(config, indent=2)
     path = folder / "input.json"
     if path.is_file() and path.read_text() != text:

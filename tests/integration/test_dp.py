@@ -161,7 +161,7 @@ def test_neighbor_statistics_and_the_native_property_loss(dp):
     (dp.folder / "input.json").write_text(json.dumps(config))
     log = dp("train", "input.json")
     nframes = sum(len(np.load(path)) for path in (DATA / "train").rglob("gap.npy"))
-    assert f"from {nframes} frames" in log
+    assert f"from {nframes} labelled frames of {nframes}" in log
 
 
 def test_show(mft_run):
