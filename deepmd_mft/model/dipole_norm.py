@@ -11,10 +11,10 @@ from deepmd.pt.model.task.fitting import Fitting
 from deepmd.pt.utils import env
 
 from deepmd_mft.errors import UserError
-from deepmd_mft.model.geometry import refuse_box, relative_to_center_of_mass
+from deepmd_mft.model.geometry import relative_to_center_of_mass
 from deepmd_mft.model.head import MFTFittingNet
-from deepmd_mft.model.masses import masses_of
-from deepmd_mft.model.mft_model import MFTModel, register_head
+from deepmd_mft.model.mft_model import register_head
+from deepmd_mft.model.molecule_model import MoleculeModel
 from deepmd_mft.model.output_statistics import OutputStatistics, fit_output_statistics
 
 
@@ -116,18 +116,8 @@ class MFTDipoleNormFittingNet(MFTFittingNet):
 
 
 @register_head("mft_dipole_norm")
-class DipoleNormModel(MFTModel):
+class DipoleNormModel(MoleculeModel):
     """A model with the head ``mft_dipole_norm``, for molecules only."""
-
-    masses: torch.Tensor
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        bias = self.atomic_model.out_bias
-        masses = torch.tensor(
-            masses_of(self.atomic_model.type_map), dtype=bias.dtype, device=bias.device
-        )
-        self.register_buffer("masses", masses, persistent=False)
 
     @classmethod
     def check_descriptor(cls, descriptor: torch.nn.Module, fitting_net: dict[str, Any]) -> None:
@@ -147,10 +137,6 @@ class DipoleNormModel(MFTModel):
     def label_scale(self, name: str) -> torch.Tensor:
         """Return the rms of the labels: see :meth:`.MFTModel.label_scale`."""
         return self.atomic_model.out_std[0, 0, :1]
-
-    def check_box(self, box: torch.Tensor | None) -> None:
-        """Raise if there is a periodic cell."""
-        refuse_box(box, "mft_dipole_norm")
 
     def reduce(
         self, output: dict[str, torch.Tensor], coord: torch.Tensor, atype: torch.Tensor

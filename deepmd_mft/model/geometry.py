@@ -29,21 +29,3 @@ def relative_to_center_of_mass(
     mass = masses[torch.clamp(atype, min=0)].unsqueeze(-1) * real
     center = (mass * coord).sum(dim=1, keepdim=True) / mass.sum(dim=1, keepdim=True)
     return (coord - center) * real
-
-
-def refuse_box(box: torch.Tensor | None, head: str) -> None:
-    """Raise if there is a periodic cell.
-
-    Parameters
-    ----------
-    box : torch.Tensor, optional
-        nf x 9
-    head : str
-        For the message.
-    """
-    if box is not None:
-        raise RuntimeError(
-            head
-            + " is defined for molecules: its value depends on the origin in a periodic cell. "
-            + "Give systems without a cell (a file `nopbc` in each), or use another head."
-        )

@@ -10,10 +10,11 @@ import torch
 from deepmd.pt.model.task.fitting import Fitting
 
 from deepmd_mft.errors import UserError
-from deepmd_mft.model.geometry import refuse_box, relative_to_center_of_mass
+from deepmd_mft.model.geometry import relative_to_center_of_mass
 from deepmd_mft.model.head import MFTFittingNet
 from deepmd_mft.model.masses import masses_of
-from deepmd_mft.model.mft_model import MFTAtomicModel, MFTModel, register_head
+from deepmd_mft.model.mft_model import MFTAtomicModel, register_head
+from deepmd_mft.model.molecule_model import MoleculeModel
 from deepmd_mft.model.output_statistics import OutputStatistics, fit_bias, fit_output_statistics
 from deepmd_mft.names import BIASES
 
@@ -105,27 +106,13 @@ class SpatialExtentAtomicModel(MFTAtomicModel):
 
 
 @register_head("mft_spatial_extent")
-class SpatialExtentModel(MFTModel):
+class SpatialExtentModel(MoleculeModel):
     """A model with the head ``mft_spatial_extent``, for molecules only."""
-
-    masses: torch.Tensor
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        bias = self.atomic_model.out_bias
-        masses = torch.tensor(
-            masses_of(self.atomic_model.type_map), dtype=bias.dtype, device=bias.device
-        )
-        self.register_buffer("masses", masses, persistent=False)
 
     @classmethod
     def atomic_model_class(cls) -> type[MFTAtomicModel]:
         """Return the class of the per-atom model."""
         return SpatialExtentAtomicModel
-
-    def check_box(self, box: torch.Tensor | None) -> None:
-        """Raise if there is a periodic cell."""
-        refuse_box(box, "mft_spatial_extent")
 
     def reduce(
         self, output: dict[str, torch.Tensor], coord: torch.Tensor, atype: torch.Tensor
