@@ -1,13 +1,17 @@
 """What deepmd-kit imports: the table of contents of everything this package registers.
 
-===================  ==================  =====================================================
-kind                 JSON ``type``       where
-===================  ==================  =====================================================
-model                ``mft``             :mod:`deepmd_mft.model`
-fitting net          ``mft_property``    :mod:`deepmd_mft.model.property_fitting`
-loss                 ``mft_property``    :mod:`deepmd_mft.loss.property_loss`
-loss                 ``mft_force_field`` :mod:`deepmd_mft.loss.force_field`
-===================  ==================  =====================================================
+===========  ======================  ========================================
+kind         JSON ``type``           where
+===========  ======================  ========================================
+model        ``mft``                 :mod:`deepmd_mft.model.mft_model`
+fitting net  ``mft_property``        :mod:`deepmd_mft.model.property_head`
+fitting net  ``mft_spatial_extent``  :mod:`deepmd_mft.model.spatial_extent`
+fitting net  ``mft_dipole_norm``     :mod:`deepmd_mft.model.dipole_norm`
+fitting net  ``mft_classification``  :mod:`deepmd_mft.model.classification`
+loss         ``mft_property``        :mod:`deepmd_mft.loss.property_loss`
+loss         ``mft_classification``  :mod:`deepmd_mft.loss.classification_loss`
+loss         ``mft_force_field``     :mod:`deepmd_mft.loss.force_field`
+===========  ======================  ========================================
 
 :mod:`deepmd_mft.schema` holds their JSON options and :mod:`deepmd_mft.preflight` the checks that
 run before ``dp --pt train``. Each line below waits for the deepmd module that it extends, so that
