@@ -1,11 +1,13 @@
 """Time of `dp-mft evaluate` against `dp --pt test`, and of `dp-mft select` a checkpoint.
 
-    python benchmarks/evaluation.py MODEL.pth RUN [--copies 8]
+    python benchmarks/evaluation.py MODEL.pth RUN [--copies 8] [--threads 2 1]
 
 MODEL.pth is tested on the embedded ID and OOD test sets, each copied `--copies` times: 8 make
-16,000 molecules. The commands run one after the other on one core, in turn, and the ratio of their
-wall times is printed; both include their start. RUN is a folder with checkpoints of the same
-training: selecting is compared with the single validation passes that it consists of.
+16,000 molecules. The commands run one after the other on the same cores, and the ratio of their
+wall times is printed for each number of threads; both include their start. The machine must be
+free: dp's threads wait for each other, and one other job slows them many-fold. RUN is a folder
+with checkpoints of the same training: selecting is compared, on one thread, with the single
+validation passes that it consists of.
 """
 
 from __future__ import annotations
@@ -23,11 +25,16 @@ from pathlib import Path
 import numpy as np
 
 DATA = Path(__file__).resolve().parents[1] / "examples" / "qm9_gap" / "data"
-ONE_THREAD = {
-    "OMP_NUM_THREADS": "1",
-    "DP_INTRA_OP_PARALLELISM_THREADS": "1",
-    "DP_INTER_OP_PARALLELISM_THREADS": "1",
-}
+
+
+def environment(threads: int) -> dict[str, str]:
+    """Return the environment of a command that uses so many threads."""
+    names = (
+        "OMP_NUM_THREADS",
+        "DP_INTRA_OP_PARALLELISM_THREADS",
+        "DP_INTER_OP_PARALLELISM_THREADS",
+    )
+    return {**os.environ, **dict.fromkeys(names, str(threads))}
 
 
 def main() -> int:
@@ -37,21 +44,25 @@ def main() -> int:
     parser.add_argument("run", type=Path)
     parser.add_argument("--copies", type=int, default=8)
     parser.add_argument("--checkpoints", type=int, default=50)
+    parser.add_argument("--threads", type=int, nargs="+", default=[os.cpu_count() or 1, 1])
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        found = evaluating(args.model.resolve(), args.copies, Path(scratch))
-        found |= selecting(args.run.resolve(), args.checkpoints, Path(scratch))
+        split = copy_sets(args.copies, Path(scratch) / "split")
+        found: dict[str, object] = {"molecules": 2000 * args.copies}
+        for threads in args.threads:
+            found[f"evaluate, {threads} threads"] = evaluating(args.model.resolve(), split, threads)
+        found["select"] = selecting(args.run.resolve(), args.checkpoints, Path(scratch))
     print(json.dumps(found, indent=1))
     return 0
 
 
-def timed(*command: str) -> dict[str, float]:
-    """Run a command on one thread; return its wall and processor time in seconds."""
+def timed(threads: int, *command: str) -> dict[str, float]:
+    """Run a command; return its wall and processor time in seconds."""
     before, start = os.times(), time.perf_counter()
     subprocess.run(
         [sys.executable, "-m", *command],
         check=True,
-        env={**os.environ, **ONE_THREAD},
+        env=environment(threads),
         capture_output=True,
     )
     after = os.times()
@@ -60,20 +71,24 @@ def timed(*command: str) -> dict[str, float]:
     return {"wall_s": round(time.perf_counter() - start, 1), "cpu_s": round(used, 1)}
 
 
-def evaluating(model: Path, copies: int, scratch: Path) -> dict[str, object]:
-    """Time both commands on the same folders."""
-    split = scratch / "split"
+def copy_sets(copies: int, split: Path) -> Path:
+    """Write the embedded test sets, each `copies` times over."""
     for name in ("id_test", "ood_test"):
         shutil.copytree(DATA / name, split / name)
         for path in (split / name / "set.000").glob("*.npy"):
             np.save(path, np.concatenate([np.load(path)] * copies))
+    return split
+
+
+def evaluating(model: Path, split: Path, threads: int) -> dict[str, object]:
+    """Time both commands on the same folders."""
+    out = split.with_name(f"out{threads}")
     ours = timed(
-        "deepmd_mft", "evaluate", str(model), "--split", str(split), "-q",
-        "-o", str(scratch / "out"),
+        threads,
+        "deepmd_mft", "evaluate", str(model), "--split", str(split), "-q", "-o", str(out),
     )  # fmt: skip
-    theirs = timed("deepmd", "--pt", "test", "-m", str(model), "-s", str(split), "-n", "0")
+    theirs = timed(threads, "deepmd", "--pt", "test", "-m", str(model), "-s", str(split), "-n", "0")
     return {
-        "molecules": 2000 * copies,
         "evaluate": ours,
         "dp_test": theirs,
         "ratio_wall": round(ours["wall_s"] / theirs["wall_s"], 3),
@@ -113,7 +128,7 @@ print(time.process_time() - start, sorted(passes)[2])
     done = subprocess.run(
         [sys.executable, "-c", code],
         check=True,
-        env={**os.environ, **ONE_THREAD},
+        env=environment(1),
         capture_output=True,
         text=True,
     )

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from deepmd_mft.data.dataset import DataSet
 
-#: Atoms in a batch: large enough to fill the cores' vector units, small enough for their caches.
-ATOMS_PER_BATCH = 2048
+#: Atoms in a batch: large enough to fill a core's vector units, small enough for its caches.
+ATOMS_PER_BATCH = 512
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,10 @@ import pytest
 import torch
 
 from deepmd_mft.cli import main
+from deepmd_mft.compat import NeighbourLists
 from deepmd_mft.data.dataset import open_dataset
+from deepmd_mft.evaluation.prediction import Predictor
+from deepmd_mft.evaluation.structures import StructureSet
 from tests.conftest import DATA, Dp
 
 
@@ -95,3 +98,20 @@ def test_unknown_element(mft_run, copied_data, tmp_path, capsys):
     arguments = ["--split", str(copied_data / "valid"), "-o", str(tmp_path / "out")]
     assert main(["evaluate", str(mft_run / "property.pth"), *arguments]) == 1
     assert "has Cl, which the model's type_map lacks" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["property.pth", "model.ckpt-6.pt"])
+def test_threads_change_nothing(name, mft_run):
+    structures = StructureSet("valid", [DATA / "valid"])
+    predictor = Predictor.load(mft_run / name)
+    batches = structures.batches(predictor.type_map, atoms_per_batch=64)
+    alone = predictor.predict(batches)["gap"]
+    lists = NeighbourLists() if name.endswith(".pt") else None
+    torch.set_num_threads(3)
+    try:
+        for _ in range(2):  # building the neighbour lists, then using them
+            together = predictor.predict(batches, neighbours=lists)["gap"]
+            np.testing.assert_array_equal(together, alone)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(1)

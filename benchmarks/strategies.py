@@ -1,0 +1,152 @@
+"""The four strategies on the QM9 gap at several training sizes and seeds, and their report.
+
+    python benchmarks/strategies.py --qm9 DIR --work DIR [--labels 64 256 1024] [--seeds 1 2]
+
+Scratch, FT, LP and MFT with the small templates and the embedded network; equal property steps
+(MFT takes as many force-field steps on top), training sets nested in each other, validation and
+test sets those of the example. The checkpoint of each run is chosen on validation data by `dp-mft
+select`, then `dp-mft report` reads the test sets once and writes DIR/report.html.
+
+Runs go on where they stopped, two at a time (--jobs).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+EXAMPLE = ROOT / "examples" / "qm9_gap"
+STRATEGIES = ("scratch", "ft", "lp", "mft")
+PROPERTY_STEPS = 1500
+CHECKPOINTS = 10
+ONE_THREAD = {
+    "OMP_NUM_THREADS": "1",
+    "DP_INTRA_OP_PARALLELISM_THREADS": "1",
+    "DP_INTER_OP_PARALLELISM_THREADS": "1",
+    "NUM_WORKERS": "0",
+}
+
+
+def main() -> int:
+    """Prepare, train, select, report."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--qm9", type=Path, required=True, help="folder of qm9pack's CSV files")
+    parser.add_argument("--work", type=Path, required=True, help="where to train")
+    parser.add_argument("--labels", type=int, nargs="+", default=[64, 256, 1024])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--jobs", type=int, default=2, help="trainings at a time, a thread each")
+    args = parser.parse_args()
+    prepare_training_sets(args.qm9, args.work, args.labels)
+    folders = [
+        prepare_run(args.work, strategy, labels, seed)
+        for seed in args.seeds
+        for labels in args.labels
+        for strategy in STRATEGIES
+    ]
+    with ThreadPoolExecutor(args.jobs) as pool:
+        list(pool.map(train, folders))
+    for folder in folders:
+        dp_mft("select", str(folder), "-q")
+    dp_mft(
+        "report", *map(str, folders), "--split", str(EXAMPLE / "data"), "--unit", "Hartree",
+        "-o", str(args.work / "report.html"), "--overwrite",
+    )  # fmt: skip
+    print((args.work / "report_files" / "errors.csv").read_text())
+    return 0
+
+
+def prepare_training_sets(qm9: Path, work: Path, sizes: list[int]) -> None:
+    """Write the first molecules of the example's training pool."""
+    missing = [n for n in sizes if not (work / f"train{n}").is_dir()]
+    if not missing:
+        return
+    sys.path.insert(0, str(EXAMPLE))
+    import make_data  # noqa: PLC0415
+
+    table = make_data.read_qm9(qm9)
+    gap = table["gap"].to_numpy()
+    split = make_data.boom_split(gap)
+    for n in missing:
+        settings = make_data.parse(["--qm9", str(qm9), "--labels", str(n)])
+        rows = make_data.draw_subsets(gap, split, settings)["train"]
+        make_data.write_mixed(
+            work / f"train{n}",
+            make_data.molecules(table, rows),
+            make_data.PAD_PROPERTY,
+            {"gap": gap[rows]},
+        )
+
+
+def prepare_run(work: Path, strategy: str, labels: int, seed: int) -> Path:
+    """Write the input of a run, and links to its data."""
+    folder = work / f"{strategy}-{labels}-s{seed}"
+    (folder / "data").mkdir(parents=True, exist_ok=True)
+    links = {
+        folder / "data" / "train": work / f"train{labels}",
+        folder / "pretrained": EXAMPLE / "pretrained",
+    }
+    for name in ("valid", "aux_train", "aux_valid"):
+        links[folder / "data" / name] = EXAMPLE / "data" / name
+    for link, target in links.items():
+        if not link.exists():
+            link.symlink_to(target.resolve())
+    template = ROOT / "input_templates" / "small" / f"input_{strategy}.json"
+    config = json.loads(template.read_text())
+    set_seed(config, seed)
+    training = config["training"]
+    share = training.get("model_prob", {}).get("property", 1.0)
+    training["numb_steps"] = round(PROPERTY_STEPS / share)
+    training["save_freq"] = training["numb_steps"] // CHECKPOINTS
+    training["max_ckpt_keep"] = CHECKPOINTS
+    (folder / "input.json").write_text(json.dumps(config, indent=1))
+    return folder
+
+
+def set_seed(part: Any, seed: int) -> None:
+    """Set every key `seed` below `part`."""
+    if isinstance(part, dict):
+        for key, value in part.items():
+            if key == "seed":
+                part[key] = seed
+            else:
+                set_seed(value, seed)
+
+
+def train(folder: Path) -> None:
+    """Run `dp --pt train`, from the last checkpoint if there is one."""
+    config = json.loads((folder / "input.json").read_text())
+    if (folder / f"model.ckpt-{config['training']['numb_steps']}.pt").is_file():
+        return
+    start: list[str] = []
+    if (folder / "checkpoint").is_file():
+        start = ["--restart", (folder / "checkpoint").read_text().strip()]
+    elif "scratch" not in folder.name:
+        start = ["--finetune", "pretrained/model.pt"]
+    command = [sys.executable, "-m", "deepmd", "--pt", "train", "input.json", *start]
+    with (folder / "train.log").open("ab") as log:
+        subprocess.run(
+            command,
+            cwd=folder,
+            env={**os.environ, **ONE_THREAD},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            check=True,
+        )
+    print(f"{folder.name} trained", flush=True)
+
+
+def dp_mft(*arguments: str) -> None:
+    """Run `dp-mft`."""
+    command = [sys.executable, "-m", "deepmd_mft", *arguments]
+    subprocess.run(command, env={**os.environ, **ONE_THREAD}, check=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
