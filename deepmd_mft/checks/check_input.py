@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -341,11 +340,12 @@ def _neighbours(branch: Branch, train: StructureSet, findings: Findings) -> dict
 def _check_memory(
     facts: dict[str, Any], branches: list[Branch], findings: Findings
 ) -> float | None:
-    """Estimate the memory of a step; warn if the machine has less.
+    """Estimate the memory of a step, in GiB; warn if the machine has less.
 
-    Counted are the intermediate results that DPA-3 keeps for the gradient: about ten numbers for
-    each channel of each node, edge and angle in every layer, twice if forces are trained. Right
-    within a factor of about three.
+    Counted are the intermediate results that DPA-3 keeps for the gradient, in proportion to the
+    channels of nodes, edges and angles in all layers. The factors come from the resident memory of
+    trainings, of which the estimate was 1.2 to 1.7 times (benchmarks/memory.py); the libraries'
+    own GiB is not in it.
     """
     largest = 0.0
     for branch in branches:
@@ -354,16 +354,17 @@ def _check_memory(
         if not flow or "mean_e_sel" not in own:
             continue
         atoms = own["frames_per_batch"] * own["atoms_per_frame"]
-        edges, angles = atoms * own["mean_e_sel"], atoms * own["mean_a_sel"] ** 2
+        if flow.get("use_dynamic_sel"):
+            edges, angles = atoms * own["mean_e_sel"], atoms * own["mean_a_sel"] ** 2
+        else:  # filled up to sel
+            edges, angles = atoms * flow["e_sel"], atoms * flow["a_sel"] ** 2
         n, e, a = (flow.get(key, default) for key, default in _DIMS)
-        numbers = 10 * flow.get("nlayers", 6) * (atoms * n + edges * (n + e) + angles * (e + a))
-        largest = max(largest, 4 * numbers * (1 if branch.is_property else 2) / 2**30)
+        per_channel, per_angle_channel = _NUMBERS_KEPT[branch.is_property]
+        numbers = per_channel * (atoms * n + edges * (n + e)) + per_angle_channel * angles * (e + a)
+        largest = max(largest, 4 * flow.get("nlayers", 6) * numbers / 2**30)
     if not largest:
         return None
-    if torch.cuda.is_available():
-        room = torch.cuda.mem_get_info()[0] / 2**30
-    else:
-        room = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES") / 2**30
+    room = _free_memory()
     if largest > room:
         findings.warn(
             f"a step needs roughly {largest:.1f} GiB, {room:.1f} GiB are free; lower batch_size "
@@ -372,4 +373,14 @@ def _check_memory(
     return round(largest, 2)
 
 
+def _free_memory() -> float:
+    """Return the memory that a training on this machine could take, in GiB."""
+    if torch.cuda.is_available():
+        return torch.cuda.mem_get_info()[0] / 2**30
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable")) / 2**20
+
+
 _DIMS = (("n_dim", 128), ("e_dim", 64), ("a_dim", 32))
+#: Numbers kept for a channel of a node or edge, and of an angle: without and with trained forces.
+_NUMBERS_KEPT = {True: (11, 6), False: (42, 14)}
