@@ -90,6 +90,14 @@ def test_element_outside_the_type_map(check):
         check(config)
 
 
+def test_element_outside_the_type_map_of_many_systems(check):
+    config = mft_input()
+    config["model"]["shared_dict"]["type_map_all"] = ["H", "C", "N", "O"]
+    del config["model"]["model_dict"]["property"]
+    with pytest.raises(UserError, match=r"and 2 more systems list F, which type_map of the model"):
+        check(config)
+
+
 def test_force_labels_missing_in_the_auxiliary_set(check, copied_data):
     (a_set(copied_data / "aux_valid") / "force.npy").unlink()
     with pytest.raises(UserError, match=r"branch 'GFN2': .*force\.npy does not exist"):

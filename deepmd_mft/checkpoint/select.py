@@ -95,7 +95,7 @@ class Validation:
                 f"({', '.join(map(str, systems))}); nothing to select by"
             )
         self.label: np.ndarray = label
-        self.batches = self.structures.batches(self.predictor.type_map)
+        self.batches = self.predictor.batches(self.structures)
         self.neighbours = NeighbourLists()
 
     def measure(self, state: Path | dict[str, Any]) -> dict[str, float]:

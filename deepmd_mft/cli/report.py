@@ -36,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Evaluate what is not evaluated yet, and write the page."""
     try:
+        import ase  # noqa: F401, PLC0415
         import jinja2  # noqa: F401, PLC0415
         import matplotlib as mpl  # noqa: F401, PLC0415
     except ImportError as error:

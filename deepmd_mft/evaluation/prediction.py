@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from deepmd_mft.compat import NeighbourLists
-    from deepmd_mft.evaluation.structures import Batch
+    from deepmd_mft.evaluation.structures import Batch, StructureSet
 
 PROPERTY_HEADS = "mft_property, mft_spatial_extent, mft_dipole_norm, mft_classification, property"
 
@@ -130,10 +130,11 @@ class Predictor:
         self.path = path
         self.type_map = list(model.get_type_map())
         self.outputs = _outputs(params, model, path)
-        if model.get_dim_fparam() or model.get_dim_aparam():
+        self.dim_fparam = int(model.get_dim_fparam())
+        if model.get_dim_aparam():
             raise UserError(
-                f"{path} takes frame or atomic parameters (fparam, aparam), which dp-mft evaluate "
-                "does not read; use `dp --pt test`"
+                f"{path} takes atomic parameters (aparam), which dp-mft evaluate does not read; "
+                "use `dp --pt test`"
             )
 
     @classmethod
@@ -183,6 +184,10 @@ class Predictor:
         del head  # a frozen model is one branch
         return cls(model, params, "", path)
 
+    def batches(self, structures: StructureSet) -> list[Batch]:
+        """Return the structures of a set in batches for this model."""
+        return structures.batches(self.type_map, self.dim_fparam)
+
     def load_weights(self, path: Path) -> None:
         """Put the weights of another checkpoint of the same run into this model."""
         self.load_state(branch_state(path, self.head))
@@ -211,7 +216,7 @@ class Predictor:
         Parameters
         ----------
         batches : list of Batch
-            Of one set, made with this model's type map.
+            Of one set, made by :meth:`batches`.
         advance : callable, optional
             Called with the number of structures done, for a progress bar.
         neighbours : NeighbourLists, optional
@@ -235,6 +240,7 @@ class Predictor:
                     batch.coord.to(device),
                     batch.atype.to(device),
                     None if batch.box is None else batch.box.to(device),
+                    None if batch.fparam is None else batch.fparam.to(device),
                 )
                 return {name: output[name].cpu().numpy() for name in found}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -37,12 +38,15 @@ class Batch:
         nf x nloc, indices into a type map; no padding.
     box : torch.Tensor or None
         nf x 9, in Angstrom; None for molecules.
+    fparam : torch.Tensor or None
+        nf x dim_fparam, frame parameters; None if the model takes none.
     """
 
     rows: np.ndarray
     coord: torch.Tensor
     atype: torch.Tensor
     box: torch.Tensor | None
+    fparam: torch.Tensor | None
 
 
 class StructureSet:
@@ -89,6 +93,14 @@ class StructureSet:
         """Units of the labels, as far as the set says."""
         return {k: v for data in self._data for k, v in data.units.items()}
 
+    @property
+    def split_method(self) -> str | None:
+        """Method of ``dp-mft split`` that made the set; None if there is no ``split.json``."""
+        for above in (self.folders[0].resolve().parent, self.folders[0].resolve().parent.parent):
+            if (above / "split.json").is_file():
+                return str(json.loads((above / "split.json").read_text()).get("method"))
+        return None
+
     def labels(self, name: str, columns: int) -> np.ndarray | None:
         """Return the labels, nframes x columns, NaN where missing; None if there are none.
 
@@ -128,21 +140,48 @@ class StructureSet:
         """Return path and SHA-256 of every folder, for the record."""
         return [{"path": str(f.resolve()), "sha256": folder_checksum(f)} for f in self.folders]
 
-    def batches(self, type_map: list[str], atoms_per_batch: int = ATOMS_PER_BATCH) -> list[Batch]:
+    def frame_parameters(self, columns: int) -> np.ndarray | None:
+        """Return ``fparam``, nframes x columns; None for a model that takes none.
+
+        Raises
+        ------
+        UserError
+            If the set has none, or of another width.
+        """
+        if not columns:
+            return None
+        for data in self._data:
+            values = data.optional_label("fparam")
+            found = None if values is None else values.shape[1]
+            if values is None or found != columns or np.isnan(values).any():
+                raise UserError(
+                    f"{data.path}: the model takes {columns} frame parameter(s), fparam.npy "
+                    + (f"has {found} or lacks some rows" if found else "does not exist")
+                    + "; write one row a frame"
+                )
+        return np.concatenate([data.optional_label("fparam") for data in self._data])
+
+    def batches(
+        self, type_map: list[str], dim_fparam: int = 0, atoms_per_batch: int = ATOMS_PER_BATCH
+    ) -> list[Batch]:
         """Return all structures in batches of equal size, smallest first.
 
         Parameters
         ----------
         type_map : list of str
             The model's elements.
+        dim_fparam : int
+            Frame parameters that the model takes.
         atoms_per_batch : int
             Atoms in a batch; a larger structure is a batch of its own.
 
         Raises
         ------
         UserError
-            If a structure has an element that the model does not know.
+            If a structure has an element that the model does not know, or frame parameters are
+            missing.
         """
+        fparam = self.frame_parameters(dim_fparam)
         lookup = np.full(len(ELEMENTS) + 1, -1)
         for index, symbol in enumerate(type_map):
             lookup[atomic_number(symbol)] = index
@@ -168,6 +207,7 @@ class StructureSet:
                         _tensor(np.stack([self.coords[r] for r in part])),
                         torch.as_tensor(lookup[np.stack([self.numbers[r] for r in part])]),
                         None if cells is None else _tensor(cells.reshape(len(part), 9)),
+                        None if fparam is None else _tensor(fparam[part]),
                     )
                 )
         return batches

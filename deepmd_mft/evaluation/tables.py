@@ -126,7 +126,7 @@ def evaluate(
             )
             for structures in sets:
                 bar.set_postfix_str(f"{file.name} on {structures.name}")
-                found = predictor.predict(structures.batches(predictor.type_map), bar.update)
+                found = predictor.predict(predictor.batches(structures), bar.update)
                 for output in predictor.outputs:
                     keys = {
                         "model": file.name,
@@ -150,7 +150,15 @@ def _record(sets: list[StructureSet]) -> dict[str, Any]:
         "made_by": "dp-mft evaluate",
         "date": dt.datetime.now(dt.timezone.utc).isoformat(timespec="seconds"),
         "versions": {name: importlib.metadata.version(name) for name in packages},
-        "sets": {s.name: {"frames": len(s), "unit": s.unit, "folders": s.checksum()} for s in sets},
+        "sets": {
+            one.name: {
+                "frames": len(one),
+                "unit": one.unit,
+                "split": one.split_method,
+                "folders": one.checksum(),
+            }
+            for one in sets
+        },
         "models": [],
     }
 

@@ -28,8 +28,7 @@ def check_data(branch: Branch, findings: Findings) -> None:
         if not part or "systems" not in part:
             continue
         systems = findings.attempt(list_systems, part, branch, section) or []
-        for system in systems:
-            findings.attempt(_check_elements, system, branch.model.get("type_map", []), branch)
+        findings.attempt(_check_elements, systems, branch.model.get("type_map", []), branch)
         sets = [
             folder for system in systems for folder in findings.attempt(list_sets, system) or []
         ]
@@ -211,16 +210,25 @@ def read_label(
     return values
 
 
-def _check_elements(system: str, type_map: list[str], branch: Branch) -> None:
-    path = DPPath(system) / "type_map.raw"
-    if not type_map or not path.is_file():
-        return
-    elements = [str(name) for name in path.load_txt(dtype=str, ndmin=1)]
-    missing = [element for element in elements if element not in type_map]
-    if missing:
+def _check_elements(systems: list[str], type_map: list[str], branch: Branch) -> None:
+    """Check that the model knows every element that the systems list."""
+    unknown: dict[str, list[str]] = {}  # system: elements
+    for system in systems:
+        path = DPPath(system) / "type_map.raw"
+        if not type_map or not path.is_file():
+            continue
+        elements = [str(name) for name in path.load_txt(dtype=str, ndmin=1)]
+        missing = [element for element in elements if element not in type_map]
+        if missing:
+            unknown[str(path)] = missing
+    if unknown:
+        first = next(iter(unknown))
+        others = f" and {len(unknown) - 1} more systems" if len(unknown) > 1 else ""
+        verb = "list" if others else "lists"
+        missing = sorted({element for found in unknown.values() for element in found})
+        known = ", ".join(type_map[:20]) + (", ..." if len(type_map) > 20 else "")
         raise UserError(
-            f"{branch.where}: {path} lists {', '.join(missing)}, which type_map of the model does "
-            f"not have ({', '.join(type_map[:20])}{', ...' if len(type_map) > 20 else ''}). Add "
-            "them to type_map (deepmd-kit extends a pretrained model to new elements), or remove "
-            "them from the data"
+            f"{branch.where}: {first}{others} {verb} {', '.join(missing)}, which type_map of the "
+            f"model does not have ({known}). Add them to type_map (deepmd-kit extends a pretrained "
+            "model to new elements), or remove them from the data"
         )

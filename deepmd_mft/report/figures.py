@@ -16,6 +16,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from deepmd_mft.report.distance import (
+    FEWEST,
+    StructuralDistances,
+    by_distance,
+    label_distance,
+)
 from deepmd_mft.report.runs import STRATEGIES, Run
 
 if TYPE_CHECKING:
@@ -23,22 +29,18 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
 
+    from deepmd_mft.report.paper import Published
+
 COLOURS = {
     "light": {"scratch": "#6b6b6b", "ft": "#d55e00", "lp": "#b58900", "mft": "#0072b2"},
     "dark": {"scratch": "#b0b0b0", "ft": "#ff8f4d", "lp": "#e69f00", "mft": "#56b4e9"},
 }
 INK = {"light": ("#ffffff", "#1c1c1c", "#d8d8d8"), "dark": ("#1b1e23", "#e6e6e6", "#41464e")}
 MARKERS = {"scratch": "s", "ft": "o", "lp": "^", "mft": "D"}
-#: RMSE in Hartree on BOOM's split of the QM9 gap with DPA-3.1-3M (MFT, arXiv 2601.08486).
-PAPER = {
-    "gap": {
-        "scratch": (0.0045, 0.0244),
-        "lp": (0.0077, 0.0193),
-        "ft": (0.0034, 0.0201),
-        "mft": (0.0034, 0.0171),
-    }
-}
 WIDTH, HEIGHT = 5.4, 3.9
+#: Lower edges of the bins of distance: of labels, and as quantiles of those of structures.
+LABEL_EDGES = np.array([0, 0.5, 1, 1.5, 2, 2.5, 3, 4])
+QUANTILES = (0, 0.1, 0.25, 0.5, 0.75, 0.9, 0.97)
 
 
 @dataclass(frozen=True)
@@ -113,70 +115,79 @@ def largest_training(runs: list[Run]) -> list[Run]:
     return found
 
 
-def improvement(runs: list[Run], table: pd.DataFrame) -> Drawing | None:
+def first_of_each(runs: list[Run]) -> list[Run]:
+    """Return one run of each strategy, the first."""
+    return [next(run for run in runs if run.strategy == name) for name in strategies_of(runs)]
+
+
+def improvement(runs: list[Run], table: pd.DataFrame, paper: Published | None) -> Drawing | None:
     """Relative improvement over scratch, as Fig. 2 a-c of the paper."""
     part = table[(table["strategy"] != "scratch") & table["improvement_percent"].notna()]
     if part.empty:
         return None
-    paper = PAPER.get(runs[0].property_name)
     order = [name for name in strategies_of(runs) if name != "scratch"]
     kinds = [k for k in ("ID", "OOD") if (part["kind"] == k).any()]
+    several = part.duplicated(["strategy", "kind"]).any()
+    known = paper.improvements() if paper is not None and paper.metric == "rmse" else {}
 
     def paint(axes: Axes, colours: dict[str, str]) -> None:
         for shift, kind in enumerate(kinds):
             for place, name in enumerate(order):
-                row = part[(part["strategy"] == name) & (part["kind"] == kind)]
+                rows = part[(part["strategy"] == name) & (part["kind"] == kind)]
+                gains = rows["improvement_percent"]
                 x = place + 0.4 * (shift - (len(kinds) - 1) / 2)
                 axes.bar(
                     x,
-                    row["improvement_percent"].mean(),
+                    gains.mean(),
                     0.36,
                     facecolor=colours[name] if kind == "ID" else colours["paper"],
                     edgecolor=colours[name],
                     hatch="" if kind == "ID" else "////",
                     linewidth=1.5,
                 )
-                if paper:
-                    index = 0 if kind == "ID" else 1
-                    published = 100 * (1 - paper[name][index] / paper["scratch"][index])
-                    axes.plot(x, published, "_", color=colours["ink"], markersize=17, mew=2)
+                if len(gains) > 1:
+                    axes.plot([x] * len(gains), gains, "o", color=colours["ink"], markersize=4)
+                if (name, kind) in known:
+                    axes.plot(x, known[name, kind], "_", color=colours["ink"], ms=17, mew=2)
         axes.axhline(0, color=colours["ink"], linewidth=1)
         axes.set_xticks(range(len(order)), [name.upper() for name in order])
         axes.set_ylabel("lower RMSE than from scratch (%)")
         axes.grid(visible=False, axis="x")
-        handles = [
-            mpl.patches.Patch(
-                facecolor=colours["ink"] if kind == "ID" else colours["paper"],
-                edgecolor=colours["ink"],
-                hatch="" if kind == "ID" else "////",
-                label=kind,
-            )
-            for kind in kinds
-        ]
-        if paper:
-            handles.append(
-                mpl.lines.Line2D(
-                    [],
-                    [],
-                    color=colours["ink"],
-                    marker="_",
-                    ls="",
-                    markersize=14,
-                    mew=2,
-                    label="paper",
-                )
-            )
-        axes.legend(handles=handles, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+        handles = _handles(kinds, colours, paper=bool(known), seeds=bool(several))
+        axes.legend(handles=handles, ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0))
 
     caption = (
-        "How much lower the RMSE is than that of training from scratch, in distribution (filled) "
-        "and out of distribution (hatched); below zero it is worse. After Fig. 2 a-c of MFT."
+        "How much lower the RMSE is than that of training from scratch with as many labels, in "
+        "distribution (filled) and out of distribution (hatched); below zero it is worse. After "
+        "Fig. 2 a-c of MFT."
     )
-    if paper:
+    if several:
+        caption += " Bars are means over seeds, dots are seeds."
+    if known:
         caption += (
             " Dashes: the paper's values for this target, with DPA-3.1-3M and all training data."
         )
     return _draw("improvement", "Improvement over scratch", caption, part, paint)
+
+
+def _handles(kinds: list[str], colours: dict[str, str], *, paper: bool, seeds: bool) -> list[Any]:
+    """Return the entries of the legend of improvements."""
+    ink = colours["ink"]
+    handles: list[Any] = [
+        mpl.patches.Patch(
+            facecolor=ink if kind == "ID" else colours["paper"],
+            edgecolor=ink,
+            hatch="" if kind == "ID" else "////",
+            label=kind,
+        )
+        for kind in kinds
+    ]
+    for wanted, label, marker, size in ((paper, "paper", "_", 14), (seeds, "one seed", "o", 4)):
+        if wanted:
+            line = mpl.lines.Line2D([], [], color=ink, marker=marker, ls="", ms=size, mew=2)
+            line.set_label(label)
+            handles.append(line)
+    return handles
 
 
 def errors(runs: list[Run], table: pd.DataFrame, unit: str) -> Drawing:
@@ -187,8 +198,9 @@ def errors(runs: list[Run], table: pd.DataFrame, unit: str) -> Drawing:
         for place, name in enumerate(order):
             for shift, kind in enumerate(kinds):
                 rows = table[(table["strategy"] == name) & (table["kind"] == kind)]
-                for _, row in rows.iterrows():
-                    x = place + 0.3 * (shift - (len(kinds) - 1) / 2)
+                for number, (_, row) in enumerate(rows.iterrows()):
+                    x = place + 0.36 * (shift - (len(kinds) - 1) / 2)
+                    x += 0.24 * ((number + 0.5) / len(rows) - 0.5)  # seeds beside each other
                     spread = [[row.rmse - row.rmse_low], [row.rmse_high - row.rmse]]
                     axes.errorbar(
                         x,
@@ -197,8 +209,8 @@ def errors(runs: list[Run], table: pd.DataFrame, unit: str) -> Drawing:
                         color=colours[name],
                         marker=MARKERS[name],
                         markerfacecolor=colours[name] if kind == "ID" else colours["paper"],
-                        markersize=8,
-                        capsize=4,
+                        markersize=8 if len(rows) == 1 else 5,
+                        capsize=4 if len(rows) == 1 else 2,
                     )
         axes.set_xticks(range(len(order)), [name.upper() for name in order])
         axes.set_ylim(bottom=0)
@@ -208,7 +220,8 @@ def errors(runs: list[Run], table: pd.DataFrame, unit: str) -> Drawing:
 
     caption = (
         f"Root mean square error by set, in this order: {', '.join(kinds)}; filled markers are ID. "
-        "Bars are 95 % bootstrap intervals over the test structures of one run, not over seeds."
+        "Bars are 95 % bootstrap intervals over the test structures of one run; seeds stand side "
+        "by side."
     )
     return _draw("rmse", "Errors in and out of distribution", caption, table, paint)
 
@@ -243,57 +256,62 @@ def parity(run: Run, unit: str, limits: tuple[float, float]) -> Drawing:
     return _draw(f"parity_{run.folder.name}", title, caption, numbers, paint)
 
 
-def by_distance(runs: list[Run], unit: str) -> Drawing | None:
-    """RMSE by the distance of the label from the training labels."""
-    rows = []
-    for run in runs:
-        if len(run.train_labels) < 2 or not run.train_labels.std():
-            continue
-        part = run.predictions[np.isfinite(run.predictions["label"])]
-        far = np.abs(part["label"] - run.train_labels.mean()) / run.train_labels.std()
-        edges = np.array([0, 0.5, 1, 1.5, 2, 2.5, 3, 4, np.inf])
-        for number in range(len(edges) - 1):
-            inside = (far >= edges[number]) & (far < edges[number + 1])
-            if inside.sum() < 10:
-                continue
-            error = part["prediction"][inside] - part["label"][inside]
-            rows.append(
-                {
-                    "run": run.folder.name,
-                    "strategy": run.strategy,
-                    "distance_from": edges[number],
-                    "distance_to": edges[number + 1],
-                    "mean_distance": far[inside].mean(),
-                    "structures": int(inside.sum()),
-                    "rmse": float(np.sqrt(np.mean(error**2))),
-                }
-            )
-    if not rows:
+def distances(runs: list[Run], unit: str) -> list[Drawing]:
+    """RMSE by the distance from the training data, of the label and of the structure."""
+    structural = StructuralDistances()
+    of_structures = [structural.of(run) for run in runs]
+    pooled = [one for one in of_structures if one is not None]
+    edges = np.unique(np.quantile(np.concatenate(pooled), QUANTILES)) if pooled else np.array([])
+    of_label = by_distance(runs, [label_distance(run) for run in runs], LABEL_EDGES)
+    of_structure = by_distance(runs, of_structures, edges)
+    found = [
+        _distance_figure(
+            of_label,
+            ("distance_label", "Error by distance of the label"),
+            ("distance from the training mean (training std)", f"RMSE ({unit})"),
+            "how far their label lies from the mean of the training labels, in standard "
+            "deviations of these",
+        ),
+        _distance_figure(
+            of_structure,
+            ("distance_structure", "Error by distance of the structure"),
+            ("distance to training (its own median = 1)", f"RMSE ({unit})"),
+            "how far their radial distribution, told apart by pairs of elements, lies from that "
+            "of the nearest training structure; 1 is the median among training structures",
+        ),
+    ]
+    return [drawing for drawing in found if drawing is not None]
+
+
+def _distance_figure(
+    numbers: pd.DataFrame, name: tuple[str, str], labels: tuple[str, str], distance: str
+) -> Drawing | None:
+    if numbers.empty:
         return None
-    numbers = pd.DataFrame(rows)
 
     def paint(axes: Axes, colours: dict[str, str]) -> None:
-        for name in strategies_of(runs):
-            for label, own in numbers[numbers["strategy"] == name].groupby("run"):
-                axes.plot(
-                    own["mean_distance"],
-                    own["rmse"],
-                    color=colours[name],
-                    marker=MARKERS[name],
-                    markersize=5,
-                    label=str(label),
-                )
-        axes.set_xlabel("distance from the training mean (training std)")
-        axes.set_ylabel(f"RMSE ({unit})")
+        for strategy in [one for one in STRATEGIES if (numbers["strategy"] == one).any()]:
+            own = numbers[numbers["strategy"] == strategy].groupby("distance_from")
+            mean = own[["mean_distance", "rmse"]].mean()
+            axes.plot(
+                mean["mean_distance"],
+                mean["rmse"],
+                color=colours[strategy],
+                marker=MARKERS[strategy],
+                markersize=5,
+                label=strategy.upper(),
+            )
+        axes.set(xlabel=labels[0], ylabel=labels[1])
         axes.set_ylim(bottom=0)
         axes.legend()
 
     caption = (
-        "All test structures, ID and OOD together, by how far their label lies from the mean of "
-        "the training labels, in standard deviations of these. Bins of fewer than ten structures "
-        "are left out."
+        f"All test structures, ID and OOD together, by {distance}. Bins of fewer than "
+        f"{FEWEST} structures are left out."
     )
-    return _draw("distance", "Error by distance from training", caption, numbers, paint)
+    if numbers.duplicated(["strategy", "distance_from"]).any():
+        caption += " Means over seeds."
+    return _draw(*name, caption, numbers, paint)
 
 
 def learning_curves(runs: list[Run], unit: str) -> list[Drawing]:
@@ -353,27 +371,31 @@ def _curve_figure(
 ) -> Drawing:
     def paint(axes: Axes, colours: dict[str, str]) -> None:
         for strategy in strategies_of(runs):
-            for label, own in numbers[numbers["strategy"] == strategy].groupby("run"):
-                axes.plot(own["step"], own["error"], color=colours[strategy], alpha=0.25, lw=1)
+            curves = [own for _, own in numbers[numbers["strategy"] == strategy].groupby("run")]
+            for number, own in enumerate(curves):
+                if len(curves) == 1:
+                    axes.plot(own["step"], own["error"], color=colours[strategy], alpha=0.25, lw=1)
                 smooth = own["error"].rolling(5, min_periods=1).mean()
-                axes.plot(own["step"], smooth, color=colours[strategy], lw=2, label=str(label))
+                label = strategy.upper() if number == 0 else None
+                axes.plot(own["step"], smooth, color=colours[strategy], lw=2, label=label)
         axes.set(xlabel=labels[0], ylabel=labels[1], yscale="log")
-        axes.yaxis.set_major_formatter("{x:g}")
-        axes.yaxis.set_minor_formatter(_some_minor_ticks)
-        axes.tick_params(axis="y", which="minor", labelsize=9)
+        _plain_logarithmic(axes)
         axes.legend()
 
     caption = (
-        "From lcurve.out: single validation batches (thin) and the mean of the last five (thick). "
-        "Logarithmic scale. dp-mft select evaluates the whole validation set instead."
+        "From lcurve.out, logarithmic scale: the mean of the last five validation batches, a line "
+        "a run (thin: single batches, if there is one run of a strategy). dp-mft select evaluates "
+        "the whole validation set instead."
     )
     return _draw(*name, caption, numbers, paint)
 
 
-def _some_minor_ticks(value: float, _position: int | None = None) -> str:
-    """Label 2, 3 and 5 times a power of ten on a logarithmic axis."""
-    text = f"{value:.0e}"
-    return f"{value:g}" if text[0] in "235" else ""
+def _plain_logarithmic(axes: Axes) -> None:
+    """Label a logarithmic y axis with plain numbers."""
+    axes.yaxis.set_minor_locator(mpl.ticker.LogLocator(subs=(2, 3, 5)))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter("{x:g}")
+    axes.tick_params(axis="y", which="minor", labelsize=9)
 
 
 def few_shot(runs: list[Run], table: pd.DataFrame, unit: str) -> Drawing | None:
@@ -394,11 +416,17 @@ def few_shot(runs: list[Run], table: pd.DataFrame, unit: str) -> Drawing | None:
                     marker=MARKERS[name],
                     label=f"{name.upper()} {kind}",
                 )
+                axes.plot(own["labels"], own["rmse"], ".", color=colours[name], markersize=4)
         axes.set(xscale="log", yscale="log", xlabel="training labels", ylabel=f"RMSE ({unit})")
         ticks = sorted(table["labels"].unique())
         axes.set_xticks(ticks, [str(tick) for tick in ticks], minor=False)
-        axes.legend(ncols=2, fontsize=8)
+        axes.minorticks_off()
+        _plain_logarithmic(axes)
+        axes.legend(ncols=4, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0))
 
-    caption = "Test error by number of training labels; means over seeds. Both axes logarithmic."
+    caption = (
+        "Test error by number of training labels: ID full, OOD dashed lines, means over seeds; "
+        "dots are seeds. Both axes logarithmic."
+    )
     columns = ["run", "strategy", "kind", "labels", "rmse"]
     return _draw("few_shot", "Few-shot curves", caption, table[columns], paint)

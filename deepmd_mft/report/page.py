@@ -14,6 +14,7 @@ from deepmd_mft.data.staging import staged_folder
 from deepmd_mft.errors import UserError
 from deepmd_mft.evaluation.metrics import intervals
 from deepmd_mft.report import figures
+from deepmd_mft.report.paper import Published, published
 from deepmd_mft.report.runs import STRATEGIES, Run, check_comparable
 
 if TYPE_CHECKING:
@@ -79,8 +80,10 @@ def write_report(
                 raise UserError(f"{path} exists; choose another name with -o or give --overwrite")
     check_comparable(runs)
     table = error_table(runs)
-    unit = unit or _unit(runs) or "unit of the label"
-    drawings = _drawings(runs, table, unit)
+    known_unit = unit or _unit(runs)
+    unit = known_unit or "unit of the label"
+    paper = published(runs[0].property_name, known_unit, _split_method(runs))
+    drawings = _drawings(runs, table, unit, paper)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -89,9 +92,9 @@ def write_report(
     )
     page = environment.get_template("page.html").render(
         title=title or f"{runs[0].property_name}: {len(runs)} runs in and out of distribution",
-        rows=_rows(runs, table),
+        rows=_rows(runs, table, paper),
         unit=unit,
-        paper=runs[0].property_name in figures.PAPER,
+        paper=paper,
         drawings=drawings,
         files=files.name,
         runs=[_provenance(run) for run in runs],
@@ -112,7 +115,9 @@ def write_report(
     return [out, files]
 
 
-def _drawings(runs: list[Run], table: pd.DataFrame, unit: str) -> list[Drawing]:
+def _drawings(
+    runs: list[Run], table: pd.DataFrame, unit: str, paper: Published | None
+) -> list[Drawing]:
     most = figures.largest_training(runs)
     of_most = table[table["run"].isin([run.folder.name for run in most])]
     values = np.concatenate(
@@ -122,10 +127,10 @@ def _drawings(runs: list[Run], table: pd.DataFrame, unit: str) -> list[Drawing]:
     margin = 0.03 * np.ptp(values)
     limits = (float(values.min() - margin), float(values.max() + margin))
     found = [
-        figures.improvement(most, of_most),
+        figures.improvement(most, of_most, paper),
         figures.errors(most, of_most, unit),
-        *[figures.parity(run, unit, limits) for run in most],
-        figures.by_distance(most, unit),
+        *[figures.parity(run, unit, limits) for run in figures.first_of_each(most)],
+        *figures.distances(most, unit),
         *figures.learning_curves(most, unit),
         figures.few_shot(runs, table, unit),
     ]
@@ -139,10 +144,16 @@ def _unit(runs: list[Run]) -> str | None:
     return None
 
 
-def _rows(runs: list[Run], table: pd.DataFrame) -> list[dict[str, Any]]:
+def _split_method(runs: list[Run]) -> str | None:
+    """Return the method of ``dp-mft split`` that made the OOD test set."""
+    sets = runs[0].record["sets"]
+    methods = [one.get("split") for name, one in sets.items() if name.startswith("ood")]
+    return methods[0] if methods else None
+
+
+def _rows(runs: list[Run], table: pd.DataFrame, paper: Published | None) -> list[dict[str, Any]]:
     """Return the page's table: a row for each strategy and training size, means over seeds."""
     rows = []
-    paper = figures.PAPER.get(runs[0].property_name, {})
     for strategy in figures.strategies_of(runs):
         own = table[table["strategy"] == strategy]
         for labels, part in own.groupby("labels", sort=True):
@@ -151,7 +162,9 @@ def _rows(runs: list[Run], table: pd.DataFrame) -> list[dict[str, Any]]:
                 "labels": labels,
                 "runs": part["run"].nunique(),
                 "cells": {},
-                "paper": paper.get(strategy),
+                "paper": ["" if one is None else f"{one:g}" for one in paper.errors[strategy]]
+                if paper is not None and strategy in paper.errors
+                else ["", ""],
             }
             for kind in ("ID", "OOD"):
                 cell = part[part["kind"] == kind]

@@ -42,6 +42,8 @@ class Run:
         One of :data:`STRATEGIES`.
     property_name, head : str
         What it learns, in which branch (empty for a single-task model).
+    train_systems : list of Path
+        The systems that it trained on.
     train_labels : np.ndarray
         First label of every labelled training structure.
     predictions : pd.DataFrame
@@ -58,6 +60,7 @@ class Run:
     strategy: str
     property_name: str
     head: str
+    train_systems: list[Path]
     train_labels: np.ndarray
     predictions: pd.DataFrame
     curve: pd.DataFrame
@@ -122,6 +125,7 @@ def load_run(folder: Path, split: list[Path], sets: list[str] | None, *, progres
         _strategy(run, branch),
         name,
         branch.name,
+        run.systems(branch, "training_data"),
         _train_labels(run, branch, name),
         table,
         run.learning_curve(),

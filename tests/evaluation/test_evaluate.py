@@ -1,7 +1,10 @@
 """`dp-mft evaluate` gives the numbers of `dp --pt test`, and says what is wrong."""
 
+import json
 import re
 
+import ase
+import ase.io
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,7 +15,7 @@ from deepmd_mft.compat import NeighbourLists
 from deepmd_mft.data.dataset import open_dataset
 from deepmd_mft.evaluation.prediction import Predictor
 from deepmd_mft.evaluation.structures import StructureSet
-from tests.conftest import DATA, Dp
+from tests.conftest import DATA, Dp, single_input
 
 
 def test_equals_dp_test(mft_run, tmp_path, capsys):
@@ -98,6 +101,48 @@ def test_unknown_element(mft_run, copied_data, tmp_path, capsys):
     arguments = ["--split", str(copied_data / "valid"), "-o", str(tmp_path / "out")]
     assert main(["evaluate", str(mft_run / "property.pth"), *arguments]) == 1
     assert "has Cl, which the model's type_map lacks" in capsys.readouterr().err
+
+
+def test_frame_parameters(dp, copied_data, tmp_path, capsys):
+    text = json.dumps(single_input()).replace(str(DATA), str(copied_data))
+    config = json.loads(text)
+    config["model"]["fitting_net"]["numb_fparam"] = 2
+    rng = np.random.default_rng(0)
+    for name in ("train", "valid"):
+        for path in (copied_data / name).rglob("gap.npy"):
+            np.save(path.with_name("fparam.npy"), rng.normal(size=(len(np.load(path)), 2)))
+    dp.train(config)
+    dp("freeze", "-o", "model")
+    valid = copied_data / "valid"
+    log = dp("test", "-m", "model.pth", "-s", str(valid), "-n", "0")
+    rmse = float(re.search(r"PROPERTY RMSE\s*: (\S+)", log).group(1))
+    models = [str(tmp_path / "model.pth"), str(tmp_path / "model.ckpt-6.pt")]
+    arguments = [*models, "--split", str(valid), "-o", str(tmp_path / "out"), "--overwrite"]
+    assert main(["evaluate", *arguments]) == 0
+    metrics = pd.read_csv(tmp_path / "out" / "metrics.csv")
+    assert metrics["rmse"].to_numpy() == pytest.approx([rmse, rmse], rel=1e-6)
+    next(valid.rglob("fparam.npy")).unlink()
+    assert main(["evaluate", *arguments]) == 1
+    assert "takes 2 frame parameter(s), fparam.npy does not exist" in capsys.readouterr().err
+
+
+def test_lmdb(mft_run, tmp_path):
+    """The same structures from deepmd/npy and from LMDB, both made by dp-mft convert."""
+    structures = StructureSet("valid", [DATA / "valid"])
+    label = structures.labels("gap", 1)[:, 0]
+    atoms = [
+        ase.Atoms(numbers, coords, info={"gap": value})
+        for numbers, coords, value in zip(structures.numbers, structures.coords, label, strict=True)
+    ]
+    ase.io.write(tmp_path / "valid.xyz", atoms[:40])
+    for name in ("npy", "set.lmdb"):
+        convert = ["convert", str(tmp_path / "valid.xyz"), str(tmp_path / "sets" / name), "--quiet"]
+        assert main([*convert, "--property", "gap=gap:Hartree"]) == 0
+    model, out = str(mft_run / "property.pth"), tmp_path / "out"
+    assert main(["evaluate", model, "--split", str(tmp_path / "sets"), "-o", str(out)]) == 0
+    metrics = pd.read_csv(out / "metrics.csv").set_index("set")
+    assert list(metrics["labelled"]) == [40, 40]
+    assert metrics.loc["npy", "rmse"] == pytest.approx(metrics.loc["set.lmdb", "rmse"], rel=1e-12)
 
 
 @pytest.mark.parametrize("name", ["property.pth", "model.ckpt-6.pt"])

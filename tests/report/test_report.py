@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -38,9 +39,40 @@ def test_the_page_is_self_contained(runs):
     table = pd.read_csv(runs / "report_files" / "errors.csv")
     assert set(table["kind"]) == {"ID", "OOD"}
     names = {path.stem for path in (runs / "report_files").glob("*.csv")}
-    assert {"improvement", "rmse", "parity_mft", "distance", "learning_property"} <= names
+    assert {
+        "improvement",
+        "rmse",
+        "parity_mft",
+        "distance_label",
+        "distance_structure",
+        "learning_property",
+    } <= names
     for name in names - {"errors"}:
         assert (runs / "report_files" / f"{name}.png").stat().st_size > 1000
+
+
+def test_seeds_and_training_sizes(runs, tmp_path):
+    folders = []
+    for name, size in (("a", None), ("b", None), ("c", 40)):
+        folder = tmp_path / name
+        shutil.copytree(runs / "scratch", folder, symlinks=True)
+        config = json.loads((folder / "input.json").read_text())
+        if size:
+            shutil.copytree(DATA / "train", tmp_path / "fewer")
+            for path in (tmp_path / "fewer" / "set.000").glob("*.npy"):
+                np.save(path, np.load(path)[:size])
+            config["training"]["training_data"]["systems"] = str(tmp_path / "fewer")
+        (folder / "input.json").write_text(json.dumps(config))
+        folders.append(str(folder))
+    out = tmp_path / "report.html"
+    assert main(["report", *folders, "-o", str(out), "--unit", "eV", "-q"]) == 0
+    few_shot = pd.read_csv(tmp_path / "report_files" / "few_shot.csv")
+    assert sorted(few_shot["labels"].unique()) == [40, 128]
+    parity = list((tmp_path / "report_files").glob("parity_*.csv"))
+    assert [path.stem for path in parity] == ["parity_a"]  # one seed of the largest size
+    page = out.read_text()
+    assert "(seeds)" in page
+    assert "0.0171" not in page  # the paper's Hartree do not belong beside eV
 
 
 def test_nothing_is_overwritten(runs, capsys):

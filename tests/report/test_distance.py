@@ -1,0 +1,61 @@
+"""How far a test structure is from training does not depend on how it is written down."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.spatial.transform import Rotation
+
+from deepmd_mft.evaluation.structures import StructureSet
+from deepmd_mft.report.distance import by_distance, fingerprints
+from tests.conftest import DATA
+
+
+@pytest.fixture(scope="module")
+def molecules():
+    return StructureSet("valid", [DATA / "valid"])
+
+
+def fake(numbers, coords, cells):
+    return SimpleNamespace(numbers=numbers, coords=coords, cells=cells)
+
+
+def test_rotation_order_and_place_do_not_matter(molecules):
+    rows = np.arange(5)
+    rng = np.random.default_rng(0)
+    turned = Rotation.random(random_state=0).as_matrix()
+    order = [rng.permutation(len(z)) for z in molecules.numbers[:5]]
+    moved = fake(
+        [z[o] for z, o in zip(molecules.numbers, order, strict=False)],
+        [(x @ turned + 3.0)[o] for x, o in zip(molecules.coords, order, strict=False)],
+        [None] * 5,
+    )
+    a, b = fingerprints(molecules, rows).toarray(), fingerprints(moved, rows).toarray()
+    np.testing.assert_allclose(a, b, atol=1e-5)
+    assert np.linalg.norm(a[0] - a[1]) > 0.1
+
+
+def test_a_supercell_is_the_same_crystal():
+    cell = np.eye(3) * 4.0
+    unit = (np.array([55, 17]), np.array([[0.0, 0, 0], [2.0, 2, 2]]), cell)
+    double = (
+        np.tile(unit[0], 2),
+        np.concatenate([unit[1], unit[1] + [4.0, 0, 0]]),
+        cell * [[2], [1], [1]],
+    )
+    crystals = fake(*map(list, zip(unit, double, strict=True)))
+    one, two = fingerprints(crystals, np.arange(2)).toarray()
+    np.testing.assert_allclose(one, two, atol=1e-12)
+
+
+def test_bins():
+    predictions = pd.DataFrame(
+        {"label": np.zeros(30), "prediction": np.repeat([1.0, 2.0, 9.0], 10)}
+    )
+    run = SimpleNamespace(folder=SimpleNamespace(name="a"), strategy="ft", predictions=predictions)
+    distance = np.repeat([0.5, 1.5, np.nan], 10)
+    table = by_distance([run, run], [distance, None], np.array([0.0, 1.0]))
+    assert list(table["rmse"]) == [1.0, 2.0]
+    assert list(table["distance_to"]) == [1.0, np.inf]
+    assert list(table["structures"]) == [10, 10]
