@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        The exit status: 0, or 1 after a user's mistake (one message, no traceback).
+        The exit status: 0, 1 after a user's mistake (one message, no traceback), 130 after Ctrl-C.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     parser = argparse.ArgumentParser(
@@ -63,3 +63,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"dp-mft {args.verb}: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print(f"\ndp-mft {args.verb}: interrupted", file=sys.stderr)
+        return 130  # as a shell counts SIGINT

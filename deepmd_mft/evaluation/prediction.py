@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from deepmd_mft.compat import NeighbourLists
     from deepmd_mft.evaluation.structures import Batch, StructureSet
 
+#: Batches at a time: models that are not frozen hold Python's lock for a tenth of the time.
+MOST_WORKERS = 8
 PROPERTY_HEADS = "mft_property, mft_spatial_extent, mft_dipole_norm, mft_classification, property"
 
 
@@ -257,16 +259,18 @@ class Predictor:
 
 @contextmanager
 def _workers(device: torch.device) -> Iterator[ThreadPoolExecutor]:
-    """Return a pool with a thread for each core that torch may use, one in all for a GPU."""
+    """Return a pool of threads, among which the cores that torch may use are divided."""
     cores = torch.get_num_threads()
-    torch.set_num_threads(1)  # holds for threads that start from here on
+    workers = min(cores, MOST_WORKERS) if device.type == "cpu" else 1
+    torch.set_num_threads(cores // workers)  # holds for threads that start from here on
     # glibc returns blocks above a threshold to the system at once, and the next operator faults
     # them in anew: a tenth of the time. Freeing a larger block raises the threshold (to 32 MiB).
     torch.empty(31 * 2**20, dtype=torch.uint8)
+    pool = ThreadPoolExecutor(workers)
     try:
-        with ThreadPoolExecutor(cores if device.type == "cpu" else 1) as pool:
-            yield pool
+        yield pool
     finally:
+        pool.shutdown(cancel_futures=True)  # an interrupt does not wait for the batches to come
         torch.set_num_threads(cores)
 
 

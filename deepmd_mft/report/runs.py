@@ -99,6 +99,11 @@ def load_run(folder: Path, split: list[Path], sets: list[str] | None, *, progres
     """
     run = TrainingRun(folder)
     branch = run.property_branch()
+    if branch.fitting_net["type"] == "mft_classification":
+        raise UserError(
+            f"{folder} learns classes, the report compares errors of numbers; `dp-mft evaluate` "
+            "gives accuracy, ROC-AUC and F1"
+        )
     model = best_model(folder)
     place = folder / "evaluation"
     if not place.is_dir():

@@ -160,3 +160,18 @@ def test_threads_change_nothing(name, mft_run):
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(1)
+
+
+def test_an_interrupt_leaves_nothing_behind(mft_run, tmp_path, monkeypatch, capsys):
+    done = []
+
+    def interrupt(*args):
+        done.append(args)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("deepmd_mft.evaluation.tables.tqdm.update", interrupt)
+    arguments = ["--split", str(DATA / "valid"), "-o", str(tmp_path / "out")]
+    assert main(["evaluate", str(mft_run / "property.pth"), *arguments]) == 130
+    assert len(done) == 1
+    assert "interrupted" in capsys.readouterr().err
+    assert not any(tmp_path.iterdir())

@@ -93,6 +93,15 @@ def test_runs_of_different_properties(runs, tmp_path, capsys):
     assert "learn different properties: gap" in capsys.readouterr().err
 
 
+def test_runs_that_learn_classes(runs, tmp_path, capsys):
+    other = tmp_path / "classes"
+    shutil.copytree(runs / "scratch", other, symlinks=True)
+    text = (other / "input.json").read_text().replace('"mft_property"', '"mft_classification"')
+    (other / "input.json").write_text(text)
+    assert main(["report", str(other), "-o", str(tmp_path / "report.html"), "-q"]) == 1
+    assert "learns classes" in capsys.readouterr().err
+
+
 def test_evaluation_of_another_model(runs, tmp_path, capsys):
     other = tmp_path / "scratch"
     shutil.copytree(runs / "scratch", other, symlinks=True)
