@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from deepmd_mft.evaluation.prediction import read_state
+from deepmd_mft.preflight import read_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -282,6 +282,8 @@ def branch_state(path: Path, head: str) -> dict[str, torch.Tensor]:
     UserError
         If the file cannot be read, or lacks the branch.
     """
+    from deepmd_mft.preflight import read_state  # noqa: PLC0415  (slow to import)
+
     state = read_state(path)
     prefix = f"model.{head or 'Default'}."
     found = {
@@ -290,20 +292,6 @@ def branch_state(path: Path, head: str) -> dict[str, torch.Tensor]:
     if not found:
         raise UserError(f"{path} has no weights of branch '{head or 'Default'}'")
     return found
-
-
-def read_state(path: Path) -> dict[str, Any]:
-    """Return the state dictionary of a checkpoint, optimiser left out."""
-    from deepmd_mft.preflight import read_model_params  # noqa: PLC0415  (slow to import)
-
-    read_model_params(path)  # a clear message for a file that is cut off
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:  # noqa: BLE001  (torch raises many kinds on a broken file)
-        raise UserError(
-            f"{path} cannot be read ({type(error).__name__}); is it complete?"
-        ) from None
-    return dict(state.get("model", state))
 
 
 def property_branch(branches: dict[str, Any], path: Path, head: str | None) -> str:

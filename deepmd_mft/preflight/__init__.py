@@ -23,7 +23,7 @@ from deepmd_mft.preflight.branches import (
     check_schema,
     read_branches,
 )
-from deepmd_mft.preflight.checkpoint import check_checkpoint, read_model_params
+from deepmd_mft.preflight.checkpoint import check_checkpoint, read_model_params, read_state
 from deepmd_mft.preflight.data import check_data, list_systems
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ __all__ = [
     "list_systems",
     "read_branches",
     "read_model_params",
+    "read_state",
 ]
 
 log = logging.getLogger(f"deepmd.{__name__}")  # below deepmd's logger, to share its handlers

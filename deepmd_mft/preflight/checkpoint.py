@@ -70,13 +70,13 @@ def _check_same_case_embedding(
         )
 
 
-def read_model_params(path: Path) -> dict[str, Any]:
-    """Return the model JSON that a checkpoint was trained with.
+def read_state(path: Path) -> dict[str, Any]:
+    """Return the weights of a checkpoint and, in ``_extra_state``, what it was trained with.
 
     Parameters
     ----------
     path : Path
-        A ``.pt`` checkpoint of ``dp --pt train``.
+        A ``.pt`` checkpoint of ``dp --pt train``; the optimiser's state is left out.
 
     Returns
     -------
@@ -98,9 +98,15 @@ def read_model_params(path: Path) -> dict[str, Any]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         state = state.get("model", state)
-        return dict(state["_extra_state"]["model_params"])
+        state["_extra_state"]["model_params"]  # what makes it deepmd-kit's
+        return dict(state)
     except Exception as error:  # noqa: BLE001  (torch raises many kinds on a foreign file)
         raise UserError(
             f"{path} is not a checkpoint of `dp --pt train` ({type(error).__name__}); frozen .pth "
             "models and checkpoints of other programs cannot be fine-tuned"
         ) from None
+
+
+def read_model_params(path: Path) -> dict[str, Any]:
+    """Return the model JSON that a checkpoint was trained with; see :func:`read_state`."""
+    return dict(read_state(path)["_extra_state"]["model_params"])
