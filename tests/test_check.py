@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from deepmd_mft.cli import main
-from tests.conftest import DATA, Dp, mft_input
+from tests.conftest import DATA, Dp, mft_input, single_input
 
 NTRAIN = len(np.load(DATA / "train" / "set.000" / "gap.npy"))
 
@@ -142,3 +142,17 @@ def test_template_head_that_the_checkpoint_lacks(tmp_path, mft_run, capsys):
     arguments = [str(template), "--checkpoint", str(mft_run / "model.ckpt-6.pt")]
     assert main(["input", *arguments, "-o", str(tmp_path / "input.json")]) == 1
     assert "has no head 'SPICE2'; it has GFN2, property" in capsys.readouterr().err
+
+
+def test_template_of_a_single_task(tmp_path, pretrained, capsys):
+    template = tmp_path / "template.json"
+    template.write_text(json.dumps(single_input()))
+    out = tmp_path / "run" / "input.json"
+    arguments = [str(template), "--checkpoint", str(pretrained), "--train", str(DATA / "train")]
+    assert main(["input", *arguments, "--stat-files", "stat", "--steps", "2", "-o", str(out)]) == 0
+    training = json.loads(out.read_text())["training"]
+    assert (training["stat_file"], training["numb_steps"]) == ("stat/model", 2)
+    Dp(out.parent)("train", "input.json", "--skip-neighbor-stat", "--finetune", str(pretrained))
+    for option in (("--temperature", "2"), ("--model-prob", "0.5"), ("--aux-head", "GFN2")):
+        assert main(["input", *arguments, *option, "-o", str(tmp_path / "no.json")]) == 1
+        assert f"no auxiliary branch (model_dict) for {option[1]}" in capsys.readouterr().err

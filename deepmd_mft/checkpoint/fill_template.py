@@ -39,7 +39,7 @@ class Filling:
     temperature : float, optional
         ``model_prob`` by the numbers of training structures instead, n^(1/T) (JMP, T = 2).
     stat_files : str, optional
-        Folder for deepmd-kit's statistics of the auxiliary branch.
+        Folder for deepmd-kit's statistics, a part of it for each branch.
     property_name : str, optional
         Another property than the template's.
     """
@@ -85,11 +85,18 @@ def fill(template: dict[str, Any], filling: Filling, out: Path) -> dict[str, Any
     if several:
         _fill_branches(config, filling, base)
     else:
-        if filling.aux_train or filling.aux_valid or filling.aux_head:
-            raise UserError(
-                "the template has no auxiliary branch (model_dict), but auxiliary data or a head "
-                "are given; take an MFT template, or leave them out"
-            )
+        for given in (
+            filling.aux_train or filling.aux_valid,
+            filling.aux_head,
+            filling.aux_batch_size,
+            filling.share,
+            filling.temperature,
+        ):
+            if given:
+                raise UserError(
+                    f"the template has no auxiliary branch (model_dict) for {given}; take an MFT "
+                    "template, or leave out its data, head, batch size and share"
+                )
         if filling.checkpoint is not None:
             _, source = _source(filling.checkpoint, None)
             model = config["model"]
@@ -97,6 +104,8 @@ def fill(template: dict[str, Any], filling: Filling, out: Path) -> dict[str, Any
             model["descriptor"] = _descriptor(source, model["descriptor"])
         _set_property(config["model"]["fitting_net"], config["loss"], filling.property_name)
         _set_data(training, filling.train, filling.valid, filling.batch_size, base)
+        if filling.stat_files is not None:
+            training["stat_file"] = f"{filling.stat_files}/model"
     if filling.steps is not None:
         training["numb_steps"] = filling.steps
     if filling.checkpoint is not None:
