@@ -61,12 +61,12 @@ def measure_embedding() -> dict[str, float]:
     from deepmd_mft.analysis.checkpoints import load_checkpoint  # noqa: PLC0415
     from deepmd_mft.analysis.classes import Windows, find_edges  # noqa: PLC0415
     from deepmd_mft.analysis.embeddings import embed  # noqa: PLC0415
-    from deepmd_mft.analysis.structures import StructureSet, read_structures  # noqa: PLC0415
+    from deepmd_mft.analysis.sample import Sample, read_sample  # noqa: PLC0415
 
-    every = read_structures("ood", DATA)
+    every = read_sample("ood", DATA)
     size = int(np.bincount(every.sizes).argmax())  # deepmd-kit takes frames of one size
     alike = [s for s in every.structures if len(s.numbers) == size]
-    structures = StructureSet("ood", alike, None, {})
+    structures = Sample("ood", alike, None, {})
     backbone = load_checkpoint("pretrained", CHECKPOINT)
     edges = find_edges(structures, ["C-H", "C-O"], Windows((2.0, 3.0), (3.5, 4.5)))
     atoms = np.arange(structures.natoms)
@@ -96,13 +96,13 @@ def measure_memory() -> dict[str, float]:
     """Embed 100,000 atoms, layers and all."""
     from deepmd_mft.analysis.checkpoints import load_checkpoint  # noqa: PLC0415
     from deepmd_mft.analysis.embeddings import embed  # noqa: PLC0415
-    from deepmd_mft.analysis.structures import StructureSet, read_structures  # noqa: PLC0415
+    from deepmd_mft.analysis.sample import Sample, read_sample  # noqa: PLC0415
 
     backbone = load_checkpoint("pretrained", CHECKPOINT)
     before = peak()
-    every = read_structures("ood", DATA)
+    every = read_sample("ood", DATA)
     copies = -(-100_000 // every.natoms)
-    structures = StructureSet("ood", every.structures * copies, None, {})
+    structures = Sample("ood", every.structures * copies, None, {})
     start = time.process_time()
     embed(backbone, structures, layer_atoms=np.arange(structures.natoms))
     seconds = time.process_time() - start

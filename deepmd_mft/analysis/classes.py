@@ -16,7 +16,7 @@ from deepmd_mft.data.frames import ELEMENTS, atomic_number
 from deepmd_mft.errors import UserError
 
 if TYPE_CHECKING:
-    from deepmd_mft.analysis.structures import Structure, StructureSet
+    from deepmd_mft.analysis.sample import Sample, Structure
 
 __all__ = [
     "Edges",
@@ -92,7 +92,7 @@ def covalent_neighbours(structure: Structure) -> np.ndarray:
     return np.bincount(centres, minlength=len(structure.numbers))
 
 
-def atom_classes(structures: StructureSet) -> np.ndarray:
+def atom_classes(structures: Sample) -> np.ndarray:
     """Name the class of every atom of a set.
 
     Returns
@@ -118,12 +118,12 @@ def parse_pair(text: str) -> tuple[str, str]:
     return first, second
 
 
-def find_edges(structures: StructureSet, pairs: list[str], windows: Windows) -> Edges:
+def find_edges(structures: Sample, pairs: list[str], windows: Windows) -> Edges:
     """Find all edges of the wanted pairs of elements and distances.
 
     Parameters
     ----------
-    structures : StructureSet
+    structures : Sample
     pairs : list of str
         Like ``C-H``: carbon is the centre.
     windows : Windows

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from deepmd_mft.analysis.checkpoints import Backbone
     from deepmd_mft.analysis.classes import Edges
     from deepmd_mft.analysis.embeddings import Embedding
-    from deepmd_mft.analysis.structures import StructureSet
+    from deepmd_mft.analysis.sample import Sample
 
 __all__ = ["Collapse", "Options", "analyse_collapse"]
 
@@ -106,7 +106,7 @@ class _Plan:
 
 def analyse_collapse(
     backbones: list[Backbone],
-    sets: list[StructureSet],
+    sets: list[Sample],
     options: Options,
     say: Callable[[str], None] = lambda _text: None,
 ) -> Collapse:
@@ -116,7 +116,7 @@ def analyse_collapse(
     ----------
     backbones : list of Backbone
         The reference and the others.
-    sets : list of StructureSet
+    sets : list of Sample
         For instance train, ID and OOD. TransRate is taken where there are labels.
     options : Options
         What is looked at.
@@ -168,7 +168,7 @@ def analyse_collapse(
 
 
 def _plan(
-    structures: StructureSet, options: Options, notes: list[str], *, clustered: bool, number: int
+    structures: Sample, options: Options, notes: list[str], *, clustered: bool, number: int
 ) -> _Plan:
     rng = np.random.default_rng([options.seed, number])
     natoms = structures.natoms
@@ -240,7 +240,7 @@ def _add_layer_cka(result: Collapse, name: str, seen: dict[str, Embedding]) -> N
 
 
 def _add_transrate(
-    result: Collapse, structures: StructureSet, seen: dict[str, Embedding], options: Options
+    result: Collapse, structures: Sample, seen: dict[str, Embedding], options: Options
 ) -> None:
     if structures.labels is None:
         return

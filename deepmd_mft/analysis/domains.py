@@ -16,7 +16,7 @@ from deepmd_mft.errors import UserError
 
 if TYPE_CHECKING:
     from deepmd_mft.analysis.checkpoints import Backbone
-    from deepmd_mft.analysis.structures import StructureSet
+    from deepmd_mft.analysis.sample import Sample
 
 __all__ = ["Domains", "analyse_domains"]
 
@@ -49,8 +49,8 @@ class Domains:
 
 def analyse_domains(
     backbone: Backbone,
-    target: StructureSet,
-    others: list[StructureSet],
+    target: Sample,
+    others: list[Sample],
     *,
     natoms: int = 2000,
     seed: int = 0,
@@ -61,9 +61,9 @@ def analyse_domains(
     ----------
     backbone : Backbone
         The checkpoint to be fine-tuned.
-    target : StructureSet
+    target : Sample
         What will be predicted.
-    others : list of StructureSet
+    others : list of Sample
         Candidates for the auxiliary branch. Structures with elements that the checkpoint does
         not know are left out, and counted.
     natoms : int

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from deepmd_mft.analysis.checkpoints import Backbone
     from deepmd_mft.analysis.classes import Edges
-    from deepmd_mft.analysis.structures import StructureSet
+    from deepmd_mft.analysis.sample import Sample
 
 __all__ = ["Embedding", "embed"]
 
@@ -78,7 +78,7 @@ class _Batch:
 
 def embed(
     backbone: Backbone,
-    structures: StructureSet,
+    structures: Sample,
     *,
     atoms: np.ndarray | None = None,
     layer_atoms: np.ndarray | None = None,
@@ -92,7 +92,7 @@ def embed(
     ----------
     backbone : Backbone
         A loaded checkpoint.
-    structures : StructureSet
+    structures : Sample
         Molecules and crystals, mixed as they come.
     atoms : np.ndarray of int, optional
         Atoms whose node representation is kept, counted through the set; all by default.
@@ -154,7 +154,7 @@ class _Store:
 
     def __init__(
         self,
-        structures: StructureSet,
+        structures: Sample,
         atoms: np.ndarray,
         layer_atoms: np.ndarray | None,
         edges: Edges | None,
@@ -270,7 +270,7 @@ def _places(natoms: int, chosen: np.ndarray) -> np.ndarray:
     return place
 
 
-def _types(backbone: Backbone, structures: StructureSet) -> list[np.ndarray]:
+def _types(backbone: Backbone, structures: Sample) -> list[np.ndarray]:
     """Return the types of the atoms of every structure in the branch's own order."""
     known = {symbol: number for number, symbol in enumerate(backbone.type_map)}
     table = np.array([-1] + [known.get(symbol, -1) for symbol in ELEMENTS])
@@ -288,7 +288,7 @@ def _types(backbone: Backbone, structures: StructureSet) -> list[np.ndarray]:
     return types
 
 
-def _batches(structures: StructureSet, batch_atoms: int) -> Iterator[np.ndarray]:
+def _batches(structures: Sample, batch_atoms: int) -> Iterator[np.ndarray]:
     """Yield numbers of structures to be evaluated together: molecules of about one size."""
     sizes = structures.sizes
     periodic = np.array([s.cell is not None for s in structures.structures])
@@ -305,7 +305,7 @@ def _batches(structures: StructureSet, batch_atoms: int) -> Iterator[np.ndarray]
 
 
 def _forward(
-    backbone: Backbone, structures: StructureSet, types: list[np.ndarray], rows: np.ndarray
+    backbone: Backbone, structures: Sample, types: list[np.ndarray], rows: np.ndarray
 ) -> torch.Tensor:
     """Evaluate one batch; return the number of atoms of each of its structures."""
     device = next(backbone.descriptor.parameters()).device

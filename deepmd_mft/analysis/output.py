@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from deepmd_mft.analysis.classes import Edges
     from deepmd_mft.analysis.collapse import Collapse
     from deepmd_mft.analysis.domains import Domains
-    from deepmd_mft.analysis.structures import StructureSet
+    from deepmd_mft.analysis.sample import Sample
 
 __all__ = ["write_collapse", "write_domains", "write_embedding", "write_record"]
 
@@ -93,7 +93,7 @@ def write_domains(folder: Path, result: Domains, record: dict[str, Any]) -> None
 def write_embedding(
     path: Path,
     backbone: Backbone,
-    structures: StructureSet,
+    structures: Sample,
     edges: Edges | None,
     *,
     layers: bool,
@@ -106,7 +106,7 @@ def write_embedding(
         The file; its folder must exist.
     backbone : Backbone
         A loaded checkpoint.
-    structures : StructureSet
+    structures : Sample
         What to represent.
     edges : Edges or None
         Edges to represent.

@@ -11,7 +11,7 @@ from deepmd_mft.errors import UserError
 if TYPE_CHECKING:
     import argparse
 
-    from deepmd_mft.analysis.structures import StructureSet
+    from deepmd_mft.analysis.sample import Sample
 
 QUESTIONS = {
     "collapse": "did fine-tuning spoil what pretraining learnt? clusters, drift, layers, elements",
@@ -163,13 +163,13 @@ def _embed(args: argparse.Namespace) -> None:
     print(f"written: {args.out}")
 
 
-def _read(text: str, args: argparse.Namespace, prop: str | None = None) -> StructureSet:
-    from deepmd_mft.analysis.structures import read_structures  # noqa: PLC0415
+def _read(text: str, args: argparse.Namespace, prop: str | None = None) -> Sample:
+    from deepmd_mft.analysis.sample import read_sample  # noqa: PLC0415
 
     name, equals, path = text.partition("=")
     if not (equals and name and path):
         raise UserError(f"'{text}': write a set as NAME=PATH")
-    return read_structures(name, Path(path), prop=prop, most=args.structures, seed=args.seed)
+    return read_sample(name, Path(path), prop=prop, most=args.structures, seed=args.seed)
 
 
 def _distinct(option: str, names: list[str]) -> None:

@@ -12,7 +12,7 @@ from deepmd_mft.analysis.classes import (
     find_edges,
     sample_classes,
 )
-from deepmd_mft.analysis.structures import Structure, StructureSet, read_structures
+from deepmd_mft.analysis.sample import Sample, Structure, read_sample
 from deepmd_mft.errors import UserError
 from tests.conftest import DATA
 
@@ -21,7 +21,7 @@ def structure_set(*atoms):
     structures = [
         Structure(a.numbers, a.positions, np.array(a.cell) if a.pbc.any() else None) for a in atoms
     ]
-    return StructureSet("set", structures, None, {})
+    return Sample("set", structures, None, {})
 
 
 def test_classes_of_molecules_are_what_a_chemist_says():
@@ -44,7 +44,7 @@ def test_neighbours_are_within_115_percent_of_the_radii():
 
 
 def test_edges_are_directed_and_sorted_into_windows():
-    structures = read_structures("ood", DATA / "ood_test", most=30)
+    structures = read_sample("ood", DATA / "ood_test", most=30)
     windows = Windows((2.0, 3.0), (3.5, 4.5))
     edges = find_edges(structures, ["C-H", "C-O"], windows)
     bond = {"H": 1.15 * sum(covalent_radii[[6, 1]]), "O": 1.15 * sum(covalent_radii[[6, 8]])}
@@ -95,7 +95,7 @@ def test_samples_leave_out_rare_classes_and_say_so():
 
 
 def test_padding_of_mixed_systems_is_no_atom():
-    structures = read_structures("ood", DATA / "ood_test")
+    structures = read_sample("ood", DATA / "ood_test")
     assert len(structures) == 1000
     types = np.load(next((DATA / "ood_test").rglob("real_atom_types.npy")))
     np.testing.assert_array_equal(structures.sizes, (types >= 0).sum(axis=1))
@@ -103,17 +103,17 @@ def test_padding_of_mixed_systems_is_no_atom():
 
 
 def test_structures_are_drawn_in_order_with_their_labels(tmp_path):
-    every = read_structures("ood", DATA / "ood_test", prop="gap")
-    some = read_structures("ood", DATA / "ood_test", prop="gap", most=10, seed=3)
+    every = read_sample("ood", DATA / "ood_test", prop="gap")
+    some = read_sample("ood", DATA / "ood_test", prop="gap", most=10, seed=3)
     rows = [int(np.flatnonzero(every.labels == v)[0]) for v in some.labels]
     assert len(some) == 10
     for row, structure in zip(rows, some.structures, strict=True):
         if (every.labels == every.labels[row]).sum() == 1:
             np.testing.assert_array_equal(structure.numbers, every.structures[row].numbers)
     with pytest.raises(UserError, match="does not exist"):
-        read_structures("ood", tmp_path / "none")
+        read_sample("ood", tmp_path / "none")
     with pytest.raises(UserError, match="homo"):
-        read_structures("ood", DATA / "ood_test", prop="homo")
+        read_sample("ood", DATA / "ood_test", prop="homo")
 
 
 def test_files_that_ase_reads(tmp_path):
@@ -122,8 +122,8 @@ def test_files_that_ase_reads(tmp_path):
     from ase.io import write
 
     write(tmp_path / "both.xyz", [water, silicon])
-    found = read_structures("both", tmp_path / "both.xyz", prop="gap")
+    found = read_sample("both", tmp_path / "both.xyz", prop="gap")
     assert [s.cell is None for s in found.structures] == [True, False]
     assert found.labels.tolist() == [0.4, 0.1]
     with pytest.raises(UserError, match="no property 'homo'"):
-        read_structures("both", tmp_path / "both.xyz", prop="homo")
+        read_sample("both", tmp_path / "both.xyz", prop="homo")

@@ -16,7 +16,7 @@ from deepmd_mft.analysis.classes import Edges, Windows, atom_classes, find_edges
 from deepmd_mft.analysis.domains import analyse_domains
 from deepmd_mft.analysis.elements import element_similarity
 from deepmd_mft.analysis.embeddings import embed
-from deepmd_mft.analysis.structures import Structure, StructureSet, read_structures
+from deepmd_mft.analysis.sample import Sample, Structure, read_sample
 from deepmd_mft.compat import message_layers
 from deepmd_mft.data.frames import ELEMENTS
 from deepmd_mft.errors import UserError
@@ -33,7 +33,7 @@ def backbone(pretrained):
 
 @pytest.fixture(scope="module")
 def molecules():
-    return read_structures("ood", DATA / "ood_test", most=25, seed=1)
+    return read_sample("ood", DATA / "ood_test", most=25, seed=1)
 
 
 def save_checkpoint(path, **parts):
@@ -79,7 +79,7 @@ def test_permuted_and_turned_molecules_have_the_same_representations(backbone, m
     rng = np.random.default_rng(0)
     orders = [rng.permutation(n) for n in molecules.sizes]
     turn = np.linalg.qr(rng.normal(size=(3, 3)))[0]
-    moved = StructureSet(
+    moved = Sample(
         "moved",
         [
             Structure(s.numbers[o], s.positions[o] @ turn + 5.0)
@@ -236,7 +236,7 @@ CRYSTALS = DATA.parents[3] / "shared" / "data" / "crystals"
 def test_real_crystals(tmp_path):
     """Crystals of 80 elements: classes, edges through the cell, and a ranking of two sets."""
     sets = [
-        read_structures(name, CRYSTALS / f"{name}-random-1k.xyz.gz", most=25)
+        read_sample(name, CRYSTALS / f"{name}-random-1k.xyz.gz", most=25)
         for name in ("mptrj", "alexandria")
     ]
     checkpoint = save_checkpoint(tmp_path / "all.pt", type_map=list(ELEMENTS))

@@ -1,4 +1,4 @@
-"""The structures that are looked at: a converted set or whatever ase reads, in one shape."""
+"""The structures that are looked at: drawn from a converted set or from whatever ase reads."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from deepmd_mft.errors import UserError
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["Structure", "StructureSet", "read_structures"]
+__all__ = ["Sample", "Structure", "read_sample"]
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Structure:
 
 
 @dataclass(frozen=True)
-class StructureSet:
+class Sample:
     """Structures under one name; atoms are counted through all of them.
 
     Parameters
@@ -83,11 +83,11 @@ class StructureSet:
         """Atoms of the whole set."""
         return int(self.sizes.sum())
 
-    def with_elements(self, symbols: list[str]) -> StructureSet:
+    def with_elements(self, symbols: list[str]) -> Sample:
         """Return the structures that have no element outside ``symbols``."""
         known = {atomic_number(symbol) for symbol in symbols}
         keep = [i for i, s in enumerate(self.structures) if known.issuperset(s.numbers.tolist())]
-        return StructureSet(
+        return Sample(
             self.name,
             [self.structures[i] for i in keep],
             None if self.labels is None else self.labels[keep],
@@ -95,14 +95,14 @@ class StructureSet:
         )
 
 
-def read_structures(
+def read_sample(
     name: str,
     path: Path,
     *,
     prop: str | None = None,
     most: int | None = None,
     seed: int = 0,
-) -> StructureSet:
+) -> Sample:
     """Read a deepmd/npy folder, a deepmd LMDB, or a file that ase reads.
 
     Parameters
@@ -120,7 +120,7 @@ def read_structures(
 
     Returns
     -------
-    StructureSet
+    Sample
 
     Raises
     ------
@@ -154,7 +154,7 @@ def read_structures(
     if not structures:
         raise UserError(f"set {name}: {path} has no structures")
     record = {"path": str(path), "sha256": checksum, "structures": len(structures), "of": total}
-    return StructureSet(name, structures, labels, record)
+    return Sample(name, structures, labels, record)
 
 
 def _read_ase(path: Path) -> list[Any]:
