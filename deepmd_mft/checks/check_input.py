@@ -18,6 +18,7 @@ from deepmd_mft.preflight import (
     Branch,
     Findings,
     check_all,
+    flat,
     list_systems,
     read_branches,
     read_model_params,
@@ -116,9 +117,9 @@ def _check_descriptors(branches: list[Branch], checkpoint: Path) -> None:
     except UserError:
         return  # reported by the checks before
     first = next(iter(params.get("model_dict", {"": params}).values()))
-    theirs = _flat(first.get("descriptor", {}))
+    theirs = flat(first.get("descriptor", {}))
     for branch in branches:
-        mine = _flat(branch.model.get("descriptor", {}))
+        mine = flat(branch.model.get("descriptor", {}))
         differing = [
             f"{key} is {mine[key]!r}, in the checkpoint {theirs[key]!r}"
             for key in mine
@@ -130,16 +131,6 @@ def _check_descriptors(branches: list[Branch], checkpoint: Path) -> None:
                 f"{branch.where}: the descriptor differs from {checkpoint}: "
                 f"{'; '.join(differing)}. Copy it from the checkpoint (`dp-mft input` does)"
             )
-
-
-def _flat(params: dict[str, Any], above: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in params.items():
-        if isinstance(value, dict):
-            found |= _flat(value, f"{above}{key}/")
-        else:
-            found[f"{above}{key}"] = value
-    return found
 
 
 # --- the data -----------------------------------------------------------------------------------

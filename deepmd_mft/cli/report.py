@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     except ImportError as error:
         raise UserError(f"{error}; install them: pip install 'deepmd-mft[report]'") from None
     from deepmd_mft.report.page import write_report  # noqa: PLC0415
-    from deepmd_mft.report.runs import load_run  # noqa: PLC0415
+    from deepmd_mft.report.runs import load_run, unlike_seeds  # noqa: PLC0415
 
     if len({folder.resolve().name for folder in args.runs}) < len(args.runs):
         raise UserError("two runs have folders of the same name; rename one")
@@ -51,6 +51,8 @@ def run(args: argparse.Namespace) -> int:
     page, files = write_report(
         runs, args.out, unit=args.unit, title=args.title, overwrite=args.overwrite
     )
+    for note in unlike_seeds(runs):
+        print(f"dp-mft report: {note}", file=sys.stderr)
     if not args.quiet:
         print(f"wrote {page}, and its figures and numbers to {files}")
     return 0

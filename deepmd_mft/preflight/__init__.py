@@ -21,6 +21,7 @@ from deepmd_mft.preflight.branches import (
     check_case_embeddings,
     check_parts,
     check_schema,
+    flat,
     read_branches,
 )
 from deepmd_mft.preflight.checkpoint import check_checkpoint, read_model_params, read_state
@@ -34,6 +35,7 @@ __all__ = [
     "Findings",
     "check_all",
     "check_command",
+    "flat",
     "list_systems",
     "read_branches",
     "read_model_params",

@@ -150,6 +150,17 @@ def read_branches(config: dict[str, Any]) -> list[Branch]:
     return branches
 
 
+def flat(params: dict[str, Any], above: str = "") -> dict[str, Any]:
+    """Return nested JSON as one dictionary, with keys like ``repflow/n_dim``."""
+    found: dict[str, Any] = {}
+    for key, value in params.items():
+        if isinstance(value, dict):
+            found |= flat(value, f"{above}{key}/")
+        else:
+            found[f"{above}{key}"] = value
+    return found
+
+
 def check_parts(branch: Branch) -> None:
     """Check that model type, head and loss of a branch belong together."""
     model_type = branch.model.get("type", "standard")

@@ -151,10 +151,11 @@ def by_distance(
     for run, distance in zip(runs, distances, strict=True):
         if distance is None:
             continue
-        error = (run.predictions["prediction"] - run.predictions["label"]).to_numpy(dtype=float)
+        label = run.predictions["label"].to_numpy(dtype=float)
+        error = run.predictions["prediction"].to_numpy(dtype=float) - label
         which = np.searchsorted(edges, distance, side="right") - 1
         for number, low in enumerate(edges):
-            inside = (which == number) & np.isfinite(distance) & np.isfinite(error)
+            inside = (which == number) & np.isfinite(distance) & np.isfinite(label)
             if inside.sum() < FEWEST:
                 continue
             rows.append(

@@ -15,7 +15,7 @@ from deepmd_mft.errors import UserError
 from deepmd_mft.evaluation.metrics import intervals
 from deepmd_mft.report import figures
 from deepmd_mft.report.paper import Published, published
-from deepmd_mft.report.runs import STRATEGIES, Run, check_comparable
+from deepmd_mft.report.runs import STRATEGIES, Run, check_comparable, unlike_seeds
 
 if TYPE_CHECKING:
     from deepmd_mft.report.figures import Drawing
@@ -93,6 +93,7 @@ def write_report(
     page = environment.get_template("page.html").render(
         title=title or f"{runs[0].property_name}: {len(runs)} runs in and out of distribution",
         rows=_rows(runs, table, paper),
+        notes=unlike_seeds(runs),
         unit=unit,
         paper=paper,
         drawings=drawings,

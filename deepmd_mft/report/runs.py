@@ -14,6 +14,7 @@ from deepmd_mft.evaluation.metrics import regression
 from deepmd_mft.evaluation.prediction import ModelFile, best_model
 from deepmd_mft.evaluation.structures import StructureSet, find_sets
 from deepmd_mft.evaluation.tables import evaluate, read_evaluation
+from deepmd_mft.preflight import flat
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -188,3 +189,33 @@ def check_comparable(runs: list[Run]) -> None:
                 f"{run.folder} was evaluated on {', '.join(run.record['sets'])}, {runs[0].folder} "
                 f"on {', '.join(runs[0].record['sets'])}; evaluate both on the same sets"
             )
+
+
+#: Last parts of the keys in which the inputs of two seeds may differ.
+_OF_A_SEED = {
+    *("seed", "systems", "stat_file"),
+    *("disp_file", "disp_freq", "numb_btch", "save_ckpt", "save_freq", "max_ckpt_keep"),
+    *("checkpoint", "checkpoint_sha256"),  # of dp-mft input
+}
+
+
+def unlike_seeds(runs: list[Run]) -> list[str]:
+    """Say which runs of one strategy and training size differ in more than the seed."""
+    notes = []
+    first: dict[tuple[str, int], Run] = {}
+    for run in runs:
+        other = first.setdefault((run.strategy, len(run.train_labels)), run)
+        mine, theirs = flat(run.config), flat(other.config)
+        differing = sorted(
+            key
+            for key in mine.keys() | theirs.keys()
+            if mine.get(key) != theirs.get(key) and key.split("/")[-1] not in _OF_A_SEED
+        )
+        if differing:
+            shown = ", ".join(differing[:5]) + (", ..." if len(differing) > 5 else "")
+            notes.append(
+                f"{run.folder.name} and {other.folder.name} are averaged as seeds "
+                f"({run.strategy.upper()}, {len(run.train_labels)} labels), but their inputs "
+                f"differ in {shown}; make a report of each if that matters"
+            )
+    return notes

@@ -51,7 +51,7 @@ def test_the_page_is_self_contained(runs):
         assert (runs / "report_files" / f"{name}.png").stat().st_size > 1000
 
 
-def test_seeds_and_training_sizes(runs, tmp_path):
+def test_seeds_and_training_sizes(runs, tmp_path, capsys):
     folders = []
     for name, size in (("a", None), ("b", None), ("c", 40)):
         folder = tmp_path / name
@@ -66,6 +66,7 @@ def test_seeds_and_training_sizes(runs, tmp_path):
         folders.append(str(folder))
     out = tmp_path / "report.html"
     assert main(["report", *folders, "-o", str(out), "--unit", "eV", "-q"]) == 0
+    assert "averaged as seeds" not in capsys.readouterr().err
     few_shot = pd.read_csv(tmp_path / "report_files" / "few_shot.csv")
     assert sorted(few_shot["labels"].unique()) == [40, 128]
     parity = list((tmp_path / "report_files").glob("parity_*.csv"))
@@ -73,6 +74,23 @@ def test_seeds_and_training_sizes(runs, tmp_path):
     page = out.read_text()
     assert "(seeds)" in page
     assert "0.0171" not in page  # the paper's Hartree do not belong beside eV
+
+
+def test_seeds_that_differ_in_more_than_the_seed(runs, tmp_path, capsys):
+    for name, seed, neurons in (("a", 1, [12, 12]), ("b", 2, [12, 12]), ("c", 3, [24])):
+        shutil.copytree(runs / "scratch", tmp_path / name, symlinks=True)
+        config = json.loads((tmp_path / name / "input.json").read_text())
+        config["model"]["fitting_net"] |= {"seed": seed, "neuron": neurons}
+        (tmp_path / name / "input.json").write_text(json.dumps(config))
+    folders = [str(tmp_path / name) for name in "abc"]
+    out = tmp_path / "report.html"
+    assert main(["report", *folders, "-o", str(out), "-q"]) == 0
+    told = "c and a are averaged as seeds (SCRATCH, 128 labels), but their inputs differ in "
+    told += "model/fitting_net/neuron"
+    printed = capsys.readouterr().err
+    assert printed.count("averaged as seeds") == 1
+    assert told in printed
+    assert told in out.read_text()
 
 
 def test_nothing_is_overwritten(runs, capsys):
