@@ -25,6 +25,7 @@ from deepmd_mft.errors import UserError
 from deepmd_mft.evaluation.metrics import CLASSES, LARGER_IS_BETTER, REGRESSION, measure
 from deepmd_mft.evaluation.prediction import Predictor
 from deepmd_mft.evaluation.structures import StructureSet
+from deepmd_mft.preflight import read_model_params
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -143,7 +144,7 @@ def select(
     """
     checkpoints = run.checkpoints()
     skipped: list[str] = []
-    validation = _first_readable(run, head, checkpoints, skipped)
+    validation = _first_readable(run, head, checkpoints)
     metric = metric or _default_metric(validation)
     names = CLASSES if validation.classes else REGRESSION
     if metric not in names:
@@ -201,17 +202,15 @@ def _default_metric(validation: Validation) -> str:
 
 
 def _first_readable(
-    run: TrainingRun, head: str | None, checkpoints: list[Checkpoint], skipped: list[str]
+    run: TrainingRun, head: str | None, checkpoints: list[Checkpoint]
 ) -> Validation:
-    from deepmd_mft.preflight import read_model_params  # noqa: PLC0415
-
+    """Build the model from the first checkpoint that is complete."""
     for checkpoint in checkpoints:
         try:
             read_model_params(checkpoint.path)
         except UserError:
             continue
         return Validation(run, head, checkpoint.path)
-    del skipped
     raise UserError(
         f"none of the {len(checkpoints)} checkpoints in {run.folder} can be read; is the first one "
         "still being written?"
