@@ -32,10 +32,11 @@ if TYPE_CHECKING:
     from deepmd_mft.report.paper import Published
 
 COLOURS = {
-    "light": {"scratch": "#6b6b6b", "ft": "#d55e00", "lp": "#b58900", "mft": "#0072b2"},
-    "dark": {"scratch": "#b0b0b0", "ft": "#ff8f4d", "lp": "#e69f00", "mft": "#56b4e9"},
+    "light": {"scratch": "#6b6b6b", "ft": "#d55e00", "lp": "#009e73", "mft": "#0072b2"},
+    "dark": {"scratch": "#b0b0b0", "ft": "#ff8f4d", "lp": "#35c796", "mft": "#56b4e9"},
 }
 INK = {"light": ("#ffffff", "#1c1c1c", "#d8d8d8"), "dark": ("#1b1e23", "#e6e6e6", "#41464e")}
+LINES = {"scratch": ":", "ft": "-", "lp": "-.", "mft": "-"}
 MARKERS = {"scratch": "s", "ft": "o", "lp": "^", "mft": "D"}
 WIDTH, HEIGHT = 5.4, 3.9
 #: Lower edges of the bins of distance: of labels, and as quantiles of those of structures.
@@ -377,7 +378,8 @@ def _curve_figure(
                     axes.plot(own["step"], own["error"], color=colours[strategy], alpha=0.25, lw=1)
                 smooth = own["error"].rolling(5, min_periods=1).mean()
                 label = strategy.upper() if number == 0 else None
-                axes.plot(own["step"], smooth, color=colours[strategy], lw=2, label=label)
+                style = {"color": colours[strategy], "ls": LINES[strategy], "lw": 2}
+                axes.plot(own["step"], smooth, label=label, **style)
         axes.set(xlabel=labels[0], ylabel=labels[1], yscale="log")
         _plain_logarithmic(axes)
         axes.legend()
