@@ -8,7 +8,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from deepmd_mft.evaluation.structures import StructureSet
-from deepmd_mft.report.distance import by_distance, fingerprints
+from deepmd_mft.report.distance import StructuralDistances, by_distance, fingerprints
 from tests.conftest import DATA
 
 
@@ -59,3 +59,23 @@ def test_bins():
     assert list(table["rmse"]) == [1.0, 2.0]
     assert list(table["distance_to"]) == [1.0, np.inf]
     assert list(table["structures"]) == [10, 10]
+
+
+def test_distance_to_the_training_set():
+    def run(*sets):
+        folders = {name: {"folders": [{"path": str(DATA / name)}]} for name in sets}
+        frames = sum(len(StructureSet(name, [DATA / name])) for name in sets)
+        return SimpleNamespace(
+            record={"sets": folders},
+            train_systems=[DATA / "train"],
+            predictions=pd.DataFrame({"label": np.zeros(frames)}),
+        )
+
+    structural = StructuralDistances()
+    np.testing.assert_allclose(structural.of(run("train")), 0.0, atol=1e-6)
+    distance = structural.of(run("train", "valid"))
+    ntrain = len(StructureSet("train", [DATA / "train"]))
+    assert 0.8 < np.median(distance[ntrain:]) < 1.3  # valid is drawn like train
+    moved = run("train")
+    moved.train_systems = [DATA / "nowhere"]
+    assert structural.of(moved) is None
