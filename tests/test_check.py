@@ -47,6 +47,15 @@ def test_a_sound_input(check):
     assert found["facts"]["memory_gib"] > 0
 
 
+def test_a_large_set_is_looked_at_in_part(check, monkeypatch):
+    monkeypatch.setattr("deepmd_mft.checks.check_input.MOST", 300)
+    found = check()
+    assert not found["errors"]
+    assert found["facts"]["GFN2"]["frames"] == 500
+    told = "GFN2 training_data: 300 of 500 structures, drawn at random"
+    assert any(text.startswith(told) for text in found["warnings"])
+
+
 def test_all_errors_are_listed(check, copied_data):
     config = mft_input()
     config["model"]["model_dict"]["GFN2"]["finetune_head"] = "SPICE2"

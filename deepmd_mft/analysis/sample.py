@@ -131,10 +131,7 @@ def read_sample(
         dataset = open_dataset(path)
         total, checksum = len(dataset), folder_checksum(path)
         rows = _draw(total, most, seed)
-        wanted = set(rows.tolist())
-        structures = [
-            _structure(*parts) for row, parts in enumerate(dataset.structures()) if row in wanted
-        ]
+        structures = [_structure(*parts) for parts in dataset.structures(rows)]
         labels = None if prop is None else dataset.label(prop)[rows]
     elif path.is_file():
         everything = _read_ase(path)

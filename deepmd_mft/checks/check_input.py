@@ -25,6 +25,8 @@ from deepmd_mft.preflight import (
 )
 
 SECTIONS = ("training_data", "validation_data")
+#: Structures of each set that are looked at; all of QM9, a tenth of SPICE2.
+MOST = 200_000
 #: Structures of each set whose neighbours are counted.
 SAMPLE = 200
 #: Properties in Hartree whose values in eV are far larger (MFT, Table 6).
@@ -72,6 +74,11 @@ def check_input(
             found = findings.attempt(_read_set, branch, section)
             if found is not None:
                 sets[branch.name, section] = found
+                if len(found) < found.total:
+                    findings.warn(
+                        f"{found.name}: {len(found):,} of {found.total:,} structures, drawn at "
+                        "random, were looked at for elements, outliers and leakage"
+                    )
         _check_elements_seen(branch, sets, tests, findings)
         _check_values(branch, sets, findings)
         facts[branch.name or "model"] = _facts(branch, config, sets, findings)
@@ -103,7 +110,7 @@ def _read_set(branch: Branch, section: str) -> StructureSet | None:
         return None  # reported by the checks before
     name = f"{branch.name} {section}".strip()
     try:
-        return StructureSet(name, [Path(system) for system in systems])
+        return StructureSet(name, [Path(system) for system in systems], MOST)
     except (ValueError, OSError, EOFError) as error:
         raise UserError(
             f"{branch.where}, {section}: the structures cannot be read ({error})"
@@ -266,18 +273,18 @@ def _facts(
     share = _share(branch, training)
     frames = _frames_per_batch(branch.data["training_data"].get("batch_size", "auto"), train)
     facts: dict[str, Any] = {
-        "frames": len(train),
+        "frames": train.total,
         "elements": sorted(_elements(train)),
         "frames_per_batch": frames,
         "atoms_per_frame": round(float(np.mean(train.natoms)), 2),
     }
     if training.get("numb_steps"):
         facts["steps"] = round(share * training["numb_steps"])
-        facts["epochs"] = round(facts["steps"] * frames / len(train), 2)
+        facts["epochs"] = round(facts["steps"] * frames / train.total, 2)
         if facts["epochs"] < 1 and branch.is_property:
             findings.warn(
-                f"{branch.where} sees less than its {len(train)} structures once: {facts['steps']} "
-                f"steps of {frames}; raise numb_steps, model_prob or batch_size"
+                f"{branch.where} sees less than its {train.total} structures once: "
+                f"{facts['steps']} steps of {frames}; raise numb_steps, model_prob or batch_size"
             )
     if facts.get("steps") == 0:
         findings.warn(f"{branch.where} gets no step: its model_prob is 0")
@@ -321,7 +328,7 @@ def _neighbours(branch: Branch, train: StructureSet, findings: Findings) -> dict
         if counts.max() > sel:
             findings.warn(
                 f"{branch.where}: an atom has {counts.max()} neighbours within {rcut_key} {rcut} "
-                f"Angstrom, but {sel_key} is {sel} (seen in {len(rows)} of {len(train)} training "
+                f"Angstrom, but {sel_key} is {sel} (seen in {len(rows)} of {train.total} training "
                 f"structures): the farthest are dropped. Raise {sel_key}; from a checkpoint it is "
                 "fixed unless rewritten"
             )

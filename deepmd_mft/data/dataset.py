@@ -12,7 +12,7 @@ import hashlib
 import json
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import lmdb
 import msgpack
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = ["DataSet", "Rows", "folder_checksum", "open_dataset"]
+
+#: Atomic numbers, positions, cell.
+Structure: TypeAlias = "tuple[np.ndarray, np.ndarray, np.ndarray | None]"
 
 
 @dataclass
@@ -148,9 +151,15 @@ class DataSet:
     def _label(self, name: str) -> np.ndarray:
         raise NotImplementedError
 
-    def optional_label(self, name: str) -> np.ndarray | None:
-        """Return a label, ``nrows x ncomponents``, NaN where missing; None if all are."""
-        blocks = list(self.label_blocks(name))
+    def optional_label(self, name: str, chosen: np.ndarray | None = None) -> np.ndarray | None:
+        """Return a label of the rows ``chosen`` (all by default).
+
+        Returns
+        -------
+        np.ndarray or None
+            nrows x ncomponents, NaN where missing; None if all are.
+        """
+        blocks = list(self.label_blocks(name, chosen))
         if not blocks:
             return None
         widths = {block.shape[1] for _, block in blocks}
@@ -159,14 +168,19 @@ class DataSet:
         values = np.full((len(self), widths.pop()), np.nan)
         for rows, block in blocks:
             values[rows] = block
-        return values
+        return values if chosen is None else values[chosen]
 
-    def label_blocks(self, name: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield rows and their labels, as far as there are any."""
+    def label_blocks(
+        self, name: str, chosen: np.ndarray | None = None
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield rows (of ``chosen``, all by default) and their labels, as far as there are any."""
         raise NotImplementedError
 
-    def structures(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
-        """Yield atomic numbers, positions and cell (or None) of every row, in order."""
+    def structures(self, chosen: np.ndarray | None = None) -> Iterator[Structure]:
+        """Yield atomic numbers, positions and cell (or None) of the rows ``chosen``, in order.
+
+        All rows by default.
+        """
         raise NotImplementedError
 
     def write_part(self, chosen: np.ndarray, out: Path) -> None:
@@ -232,17 +246,20 @@ class NpySet(DataSet):
         assert values is not None  # noqa: S101 - a set has at least one row
         return values[:, 0] if values.shape[1] == 1 else values
 
-    def label_blocks(self, name: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield rows and their labels, as far as there are any."""
-        for system, rows in self._by_system().items():
+    def label_blocks(
+        self, name: str, chosen: np.ndarray | None = None
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield rows (of ``chosen``, all by default) and their labels, as far as there are any."""
+        for system, rows in self._by_system(chosen).items():
             if self._arrays(system, name):
                 array = self._stacked(system, name)
                 yield rows, array.reshape(len(array), -1)[self.rows.frames[rows]]
 
-    def structures(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
-        """Yield atomic numbers, positions and cell (or None) of every row, in order."""
-        cache: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray | None]] = {}
-        for system, frame in zip(self.rows.systems, self.rows.frames, strict=True):
+    def structures(self, chosen: np.ndarray | None = None) -> Iterator[Structure]:
+        """Yield atomic numbers, positions and cell (or None) of the rows ``chosen``, in order."""
+        cache: dict[str, Structure] = {}
+        for row in range(len(self)) if chosen is None else chosen.tolist():
+            system, frame = self.rows.systems[row], self.rows.frames[row]
             if system not in cache:
                 cache[system] = self._open_system(system)
             numbers, coords, boxes = cache[system]
@@ -250,7 +267,8 @@ class NpySet(DataSet):
             box = None if boxes is None else np.array(boxes[frame]).reshape(3, 3)
             yield one[one > 0], np.array(coords[frame]).reshape(-1, 3)[one > 0], box
 
-    def _open_system(self, system: str) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    def _open_system(self, system: str) -> Structure:
+        """Return the arrays of all frames of a system."""
         folder = self.path / system
         names = (folder / "type_map.raw").read_text().split()
         z = np.array([atomic_number(name) for name in names])
@@ -304,9 +322,9 @@ class LmdbSet(DataSet):
             raise UserError(f"{self.path} has no record {key}; is the file damaged?")
         return bytes(raw)
 
-    def _records(self) -> Iterator[dict[str, Any]]:
+    def _records(self, chosen: np.ndarray | None = None) -> Iterator[dict[str, Any]]:
         with _reading(self.path) as transaction:
-            for row in range(len(self)):
+            for row in range(len(self)) if chosen is None else chosen.tolist():
                 yield msgpack.unpackb(self._raw(transaction, row), raw=False)
 
     def _label(self, name: str) -> np.ndarray:
@@ -321,17 +339,20 @@ class LmdbSet(DataSet):
         stacked = np.array(values, dtype=np.float64)
         return stacked[:, 0] if stacked.shape[1] == 1 else stacked
 
-    def label_blocks(self, name: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield rows and their labels, as far as there are any."""
+    def label_blocks(
+        self, name: str, chosen: np.ndarray | None = None
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield rows (of ``chosen``, all by default) and their labels, as far as there are any."""
         key = DISK_NAMES.get(name, name)
-        for row, record in enumerate(self._records()):
+        rows = np.arange(len(self)) if chosen is None else chosen
+        for row, record in zip(rows.tolist(), self._records(rows), strict=True):
             if key in record:
                 yield np.array([row]), _decode(record[key]).reshape(1, -1)
 
-    def structures(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
-        """Yield atomic numbers, positions and cell (or None) of every row, in order."""
+    def structures(self, chosen: np.ndarray | None = None) -> Iterator[Structure]:
+        """Yield atomic numbers, positions and cell (or None) of the rows ``chosen``, in order."""
         z = np.array([atomic_number(name) for name in self._meta["type_map"]])
-        for record in self._records():
+        for record in self._records(chosen):
             box = _decode(record["cells"]).reshape(3, 3) if "cells" in record else None
             yield (
                 z[_decode(record["atom_types"])],

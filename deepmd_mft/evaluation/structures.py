@@ -58,17 +58,26 @@ class StructureSet:
         What tables call the set.
     folders : list of Path
         deepmd/npy systems or LMDB.
+    most : int, optional
+        Take so many, drawn at random, if there are more.
+
+    Attributes
+    ----------
+    total : int
+        Structures in the folders, of which ``len()`` were taken.
     """
 
-    def __init__(self, name: str, folders: list[Path]) -> None:
+    def __init__(self, name: str, folders: list[Path], most: int | None = None) -> None:
         self.name = name
         self.folders = folders
-        self._data: list[DataSet] = [open_dataset(folder) for folder in folders]
-        structures = [one for data in self._data for one in data.structures()]
+        opened = [open_dataset(folder) for folder in folders]
+        self.total = sum(map(len, opened))
+        self._data: list[tuple[DataSet, np.ndarray]] = _draw(opened, self.total, most)
+        structures = [one for data, rows in self._data for one in data.structures(rows)]
         self.numbers = [numbers for numbers, _, _ in structures]
         self.coords = [coords for _, coords, _ in structures]
         self.cells = [cell for _, _, cell in structures]
-        self.ids = [name for data in self._data for name in data.rows.ids]
+        self.ids = [data.rows.ids[row] for data, rows in self._data for row in rows]
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -91,7 +100,7 @@ class StructureSet:
     @property
     def unit(self) -> dict[str, str]:
         """Units of the labels, as far as the set says."""
-        return {k: v for data in self._data for k, v in data.units.items()}
+        return {k: v for data, _ in self._data for k, v in data.units.items()}
 
     @property
     def split_method(self) -> str | None:
@@ -111,10 +120,10 @@ class StructureSet:
         """
         parts: list[np.ndarray] = []
         found = False
-        for data in self._data:
-            values = data.optional_label(name)
+        for data, rows in self._data:
+            values = data.optional_label(name, rows)
             if values is None:
-                parts.append(np.full((len(data), columns), np.nan))
+                parts.append(np.full((len(rows), columns), np.nan))
                 continue
             if values.shape[1] != columns:
                 raise UserError(
@@ -128,8 +137,8 @@ class StructureSet:
     def rms_force(self) -> float | None:
         """Return the rms of ``force`` over atoms and directions; None if a part has no forces."""
         total, count = 0.0, 0
-        for data in self._data:
-            for _, force in data.label_blocks("force"):
+        for data, rows in self._data:
+            for _, force in data.label_blocks("force", rows):
                 total += float(np.sum(np.square(force, dtype=np.float64)))
                 count += len(force)
         if count < len(self):
@@ -150,8 +159,9 @@ class StructureSet:
         """
         if not columns:
             return None
-        for data in self._data:
-            values = data.optional_label("fparam")
+        parts = []
+        for data, rows in self._data:
+            values = data.optional_label("fparam", rows)
             found = None if values is None else values.shape[1]
             if values is None or found != columns or np.isnan(values).any():
                 raise UserError(
@@ -159,7 +169,8 @@ class StructureSet:
                     + (f"has {found} or lacks some rows" if found else "does not exist")
                     + "; write one row a frame"
                 )
-        return np.concatenate([data.optional_label("fparam") for data in self._data])
+            parts.append(values)
+        return np.concatenate(parts)
 
     def batches(
         self, type_map: list[str], dim_fparam: int = 0, atoms_per_batch: int = ATOMS_PER_BATCH
@@ -211,6 +222,18 @@ class StructureSet:
                     )
                 )
         return batches
+
+
+def _draw(opened: list[DataSet], total: int, most: int | None) -> list[tuple[DataSet, np.ndarray]]:
+    """Return the rows to take of each set, in order."""
+    if most is None or total <= most:
+        return [(data, np.arange(len(data))) for data in opened]
+    rows = np.sort(np.random.default_rng(0).choice(total, most, replace=False))
+    starts = np.cumsum([0, *map(len, opened)])
+    return [
+        (data, rows[(rows >= start) & (rows < start + len(data))] - start)
+        for data, start in zip(opened, starts, strict=False)
+    ]
 
 
 def _tensor(values: np.ndarray) -> torch.Tensor:

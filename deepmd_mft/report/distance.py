@@ -89,33 +89,27 @@ class StructuralDistances:
         self, folders: tuple[Path, ...], most: int | None = None
     ) -> sparse.csr_matrix:
         if folders not in self._known:
-            structures = StructureSet("", list(folders))
-            rows = np.arange(len(structures))
-            if most is not None and len(rows) > most:
-                rows = np.sort(np.random.default_rng(0).choice(rows, most, replace=False))
-            self._known[folders] = fingerprints(structures, rows)
+            self._known[folders] = fingerprints(StructureSet("", list(folders), most))
         return self._known[folders]
 
 
-def fingerprints(structures: StructureSet, rows: np.ndarray) -> sparse.csr_matrix:
+def fingerprints(structures: StructureSet) -> sparse.csr_matrix:
     """Return the histograms of interatomic distances by pair of elements, an atom each.
 
     Parameters
     ----------
     structures : StructureSet
-    rows : np.ndarray
-        Which structures.
 
     Returns
     -------
     scipy.sparse.csr_matrix
-        len(rows) x (pairs of elements x bins). A distance is shared between the two bins whose
+        nframes x (pairs of elements x bins). A distance is shared between the two bins whose
         middles it lies between, so that a small move changes little.
     """
     parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-    for number, row in enumerate(rows):
-        z, cell = structures.numbers[row], structures.cells[row]
-        atoms = ase.Atoms(z, structures.coords[row], cell=cell, pbc=cell is not None)
+    every = zip(structures.numbers, structures.coords, structures.cells, strict=True)
+    for number, (z, coord, cell) in enumerate(every):
+        atoms = ase.Atoms(z, coord, cell=cell, pbc=cell is not None)
         first, second, distance = neighbor_list("ijd", atoms, CUTOFF)
         low, high = np.minimum(z[first], z[second]), np.maximum(z[first], z[second])
         pair = (low * (len(ELEMENTS) + 1) + high) * BINS
@@ -125,7 +119,7 @@ def fingerprints(structures: StructureSet, rows: np.ndarray) -> sparse.csr_matri
         for column, weight in ((lower, 1.0 - upper_part), (lower + 1, upper_part)):
             parts.append((np.full(len(pair), number), pair + column, weight / len(z)))
     place, column, weight = (np.concatenate(part) for part in zip(*parts, strict=True))
-    shape = (len(rows), (len(ELEMENTS) + 1) ** 2 * BINS)
+    shape = (len(structures.numbers), (len(ELEMENTS) + 1) ** 2 * BINS)
     return sparse.csr_matrix((weight, (place, column)), shape=shape)
 
 

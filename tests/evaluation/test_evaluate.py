@@ -143,6 +143,23 @@ def test_lmdb(mft_run, tmp_path):
     metrics = pd.read_csv(out / "metrics.csv").set_index("set")
     assert list(metrics["labelled"]) == [40, 40]
     assert metrics.loc["npy", "rmse"] == pytest.approx(metrics.loc["set.lmdb", "rmse"], rel=1e-12)
+    some = [
+        StructureSet("some", [tmp_path / "sets" / name], most=7) for name in ("npy", "set.lmdb")
+    ]
+    assert some[0].total == some[1].total == 40
+    np.testing.assert_array_equal(some[0].labels("gap", 1), some[1].labels("gap", 1))
+
+
+def test_a_draw_keeps_structures_labels_and_names_together():
+    folders = [DATA / "valid", DATA / "valid_tail"]
+    whole, some = StructureSet("all", folders), StructureSet("some", folders, most=150)
+    assert (len(some), some.total) == (150, len(whole))
+    coords = {coord.tobytes(): row for row, coord in enumerate(whole.coords)}
+    rows = [coords[coord.tobytes()] for coord in some.coords]
+    assert rows == sorted(rows)
+    assert rows[-1] >= 400 > rows[0]  # from both folders
+    np.testing.assert_array_equal(some.labels("gap", 1), whole.labels("gap", 1)[rows])
+    assert some.ids == [whole.ids[row] for row in rows]
 
 
 @pytest.mark.parametrize("name", ["property.pth", "model.ckpt-6.pt"])
