@@ -435,39 +435,3 @@ def loss_mft_force_field() -> list[Argument]:
         ),
         *native_arguments("loss", "ener"),
     ]
-
-
-# --- the printed reference --------------------------------------------------------------------
-
-
-def reference() -> dict[str, str]:
-    """Return the printed reference of every registered type.
-
-    Returns
-    -------
-    dict of str
-        Text by ``kind/type``, for instance ``loss/mft_property``.
-    """
-    model = model_mft()
-    texts = {"model/mft": _text(Argument("mft", dict, _without_native(model), doc=model.doc))}
-    for head in HEADS:
-        texts[f"fitting_net/{head().name}"] = _text(head())
-    for name, fields in (
-        ("mft_property", loss_mft_property()),
-        ("mft_classification", loss_mft_classification()),
-        ("mft_force_field", loss_mft_force_field()),
-    ):
-        texts[f"loss/{name}"] = _text(Argument(name, dict, fields))
-    return texts
-
-
-def _without_native(model: Argument) -> list[Argument]:
-    """Return the fields of a branch, the descriptor's and the heads' own pages left out."""
-    return [
-        Argument(arg.name, arg.dtype, optional=arg.optional, default=arg.default, doc=arg.doc)
-        for arg in model.sub_fields.values()
-    ]
-
-
-def _text(argument: Argument) -> str:
-    return argument.gen_doc(make_anchor=False, make_link=False)

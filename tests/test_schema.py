@@ -4,7 +4,7 @@ import pytest
 from dargs.dargs import ArgumentError
 from deepmd.utils.argcheck import normalize
 
-from deepmd_mft.schema import reference
+from deepmd_mft.cli.doc import reference
 from tests.conftest import mft_input, single_input
 
 
