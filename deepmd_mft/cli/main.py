@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -59,10 +60,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             subparser.set_defaults(run=module.run)
     args = parser.parse_args(argv)
     try:
-        return int(args.run(args))
+        status = int(args.run(args))
+        sys.stdout.flush()
     except UserError as error:
         print(f"dp-mft {args.verb}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"\ndp-mft {args.verb}: interrupted", file=sys.stderr)
         return 130  # as a shell counts SIGINT
+    except BrokenPipeError:  # the reader of a pipe, `head` for instance, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141  # SIGPIPE
+    return status

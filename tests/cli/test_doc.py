@@ -1,6 +1,8 @@
 """``dp-mft doc`` and the verb table."""
 
 import importlib
+import subprocess
+import sys
 
 import pytest
 
@@ -32,3 +34,12 @@ def test_every_verb_has_help(verb, capsys):
         main([verb, "--help"])
     assert status.value.code == 0
     assert VERBS[verb] in capsys.readouterr().out.replace("\n", " ").replace("  ", " ")
+
+
+def test_a_reader_that_has_seen_enough():
+    command = [sys.executable, "-m", "deepmd_mft", "doc"]
+    pipe = f"set -o pipefail; {' '.join(command)} | head -n 1"
+    done = subprocess.run(["bash", "-c", pipe], capture_output=True, text=True, check=False)
+    assert done.stdout == "model/mft\n"
+    assert "Traceback" not in done.stderr
+    assert done.returncode in {0, 141}  # 0 if everything fitted into the pipe
