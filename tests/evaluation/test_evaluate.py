@@ -179,6 +179,16 @@ def test_threads_change_nothing(name, mft_run):
         torch.set_num_threads(1)
 
 
+@pytest.mark.parametrize("name", ["property.pth", "model.ckpt-6.pt"])
+def test_unused_parts_change_nothing(name, mft_run, monkeypatch):
+    structures = StructureSet("valid", [DATA / "valid"])
+    whole = Predictor.load(mft_run / name)
+    expected = whole.predict(whole.batches(structures))["gap"]
+    monkeypatch.setattr("deepmd_mft.evaluation.prediction.MANY_ATOMS", 0)
+    found = whole.predict(whole.batches(structures))["gap"]
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
+
+
 def test_an_interrupt_leaves_nothing_behind(mft_run, tmp_path, monkeypatch, capsys):
     done = []
 
