@@ -83,6 +83,8 @@ def test_labels_that_mislead(check, copied_data, edit, message):
     found = check()
     assert not found["errors"]
     assert any(message in text for text in found["warnings"])
+    same_unit = any("are they in the same unit" in text for text in found["warnings"])
+    assert same_unit == (message != "there is nothing to learn")
 
 
 def test_neighbours_beyond_sel(check, pretrained):

@@ -192,7 +192,8 @@ def _check_values(
             if values is None:
                 continue
             known = values[np.isfinite(values).all(axis=1)]
-            spread[name, section] = float(known.std()) if len(known) else np.nan
+            varied = len(known) and np.ptp(known)  # the std of equal numbers is not quite zero
+            spread[name, section] = float(known.std()) if varied else np.nan
             if branch.fitting_net["type"] != "mft_classification":
                 _check_label(branch, structures, name, values, findings)
     for name in labels:
