@@ -47,6 +47,13 @@ def test_a_sound_input(check):
     assert found["facts"]["memory_gib"] > 0
 
 
+def test_a_descriptor_with_defaults_left_out(check):
+    config = mft_input()
+    for key in ("a_sel", "a_rcut", "a_rcut_smth"):
+        del config["model"]["shared_dict"]["dpa3_descriptor"]["repflow"][key]
+    assert check(config)["facts"]["memory_gib"] is None  # no angles to count, and no traceback
+
+
 def test_a_large_set_is_looked_at_in_part(check, monkeypatch):
     monkeypatch.setattr("deepmd_mft.checks.check_input.MOST", 300)
     found = check()
@@ -164,6 +171,11 @@ def test_template_of_a_single_task(tmp_path, pretrained, capsys):
     training = json.loads(out.read_text())["training"]
     assert (training["stat_file"], training["numb_steps"]) == ("stat/model", 2)
     Dp(out.parent)("train", "input.json", "--skip-neighbor-stat", "--finetune", str(pretrained))
-    for option in (("--temperature", "2"), ("--model-prob", "0.5"), ("--aux-head", "GFN2")):
+    for option in (
+        ("--aux-train", str(DATA / "aux_valid")),
+        ("--temperature", "2"),
+        ("--model-prob", "0.5"),
+        ("--aux-head", "GFN2"),
+    ):
         assert main(["input", *arguments, *option, "-o", str(tmp_path / "no.json")]) == 1
         assert f"no auxiliary branch (model_dict) for {option[1]}" in capsys.readouterr().err

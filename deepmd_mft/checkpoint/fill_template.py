@@ -86,7 +86,7 @@ def fill(template: dict[str, Any], filling: Filling, out: Path) -> dict[str, Any
         _fill_branches(config, filling, base)
     else:
         for given in (
-            filling.aux_train or filling.aux_valid,
+            ", ".join(map(str, [*filling.aux_train, *filling.aux_valid])),
             filling.aux_head,
             filling.aux_batch_size,
             filling.share,

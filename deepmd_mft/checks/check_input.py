@@ -350,7 +350,7 @@ def _check_memory(
     for branch in branches:
         own = facts.get(branch.name or "model", {})
         flow = branch.model.get("descriptor", {}).get("repflow")
-        if not flow or "mean_e_sel" not in own:
+        if not flow or not {"mean_e_sel", "mean_a_sel"} <= own.keys():
             continue
         atoms = own["frames_per_batch"] * own["atoms_per_frame"]
         if flow.get("use_dynamic_sel"):

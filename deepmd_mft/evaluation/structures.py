@@ -105,9 +105,12 @@ class StructureSet:
     @property
     def split_method(self) -> str | None:
         """Method of ``dp-mft split`` that made the set; None if there is no ``split.json``."""
-        for above in (self.folders[0].resolve().parent, self.folders[0].resolve().parent.parent):
+        for above in list(self.folders[0].resolve().parents)[:2]:  # a fold has a folder of its own
             if (above / "split.json").is_file():
-                return str(json.loads((above / "split.json").read_text()).get("method"))
+                try:
+                    return str(json.loads((above / "split.json").read_text())["method"])
+                except (ValueError, KeyError, TypeError):
+                    return None  # somebody else's file of that name
         return None
 
     def labels(self, name: str, columns: int) -> np.ndarray | None:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import ase
 import ase.io
@@ -187,6 +188,16 @@ def test_unused_parts_change_nothing(name, mft_run, monkeypatch):
     monkeypatch.setattr("deepmd_mft.evaluation.prediction.MANY_ATOMS", 0)
     found = whole.predict(whole.batches(structures))["gap"]
     np.testing.assert_allclose(found, expected, rtol=1e-9)
+
+
+def test_how_a_set_was_split(tmp_path):
+    shutil.copytree(DATA / "valid", tmp_path / "fold_00" / "id_test")
+    structures = StructureSet("id_test", [tmp_path / "fold_00" / "id_test"])
+    assert structures.split_method is None
+    (tmp_path / "split.json").write_text('{"method": "loco"}')
+    assert structures.split_method == "loco"
+    (tmp_path / "split.json").write_text("[1, 2]")
+    assert structures.split_method is None
 
 
 def test_an_interrupt_leaves_nothing_behind(mft_run, tmp_path, monkeypatch, capsys):
