@@ -45,7 +45,7 @@ def measure_wasserstein() -> dict[str, float]:
     """Time one exact distance."""
     import ot  # noqa: F401, PLC0415  (brings torch: its memory is there in any case)
 
-    from deepmd_mft.analysis.drift import wasserstein  # noqa: PLC0415
+    from deepmd_mft.representations.drift import wasserstein  # noqa: PLC0415
 
     first, second = points()
     before, start = peak(), time.process_time()
@@ -58,10 +58,10 @@ def measure_embedding() -> dict[str, float]:
     """Time embeddings with layers and edges, and deepmd-kit's descriptor, in turn."""
     from deepmd.infer import DeepPot  # noqa: PLC0415
 
-    from deepmd_mft.analysis.checkpoints import load_checkpoint  # noqa: PLC0415
-    from deepmd_mft.analysis.classes import Windows, find_edges  # noqa: PLC0415
-    from deepmd_mft.analysis.embeddings import embed  # noqa: PLC0415
-    from deepmd_mft.analysis.sample import Sample, read_sample  # noqa: PLC0415
+    from deepmd_mft.representations.backbone import load_checkpoint  # noqa: PLC0415
+    from deepmd_mft.representations.classes import Windows, find_edges  # noqa: PLC0415
+    from deepmd_mft.representations.embeddings import embed  # noqa: PLC0415
+    from deepmd_mft.structures.sample import Sample, read_sample  # noqa: PLC0415
 
     every = read_sample("ood", DATA)
     size = int(np.bincount(every.sizes).argmax())  # deepmd-kit takes frames of one size
@@ -94,9 +94,9 @@ def measure_embedding() -> dict[str, float]:
 
 def measure_memory() -> dict[str, float]:
     """Embed 100,000 atoms, layers and all."""
-    from deepmd_mft.analysis.checkpoints import load_checkpoint  # noqa: PLC0415
-    from deepmd_mft.analysis.embeddings import embed  # noqa: PLC0415
-    from deepmd_mft.analysis.sample import Sample, read_sample  # noqa: PLC0415
+    from deepmd_mft.representations.backbone import load_checkpoint  # noqa: PLC0415
+    from deepmd_mft.representations.embeddings import embed  # noqa: PLC0415
+    from deepmd_mft.structures.sample import Sample, read_sample  # noqa: PLC0415
 
     backbone = load_checkpoint("pretrained", CHECKPOINT)
     before = peak()

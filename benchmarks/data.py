@@ -24,10 +24,10 @@ import h5py
 import numpy as np
 
 from deepmd_mft.data.convert import convert as run
-from deepmd_mft.data.dataset import open_dataset
-from deepmd_mft.data.ofm import orbital_field_matrices
 from deepmd_mft.data.readers import open_source
-from deepmd_mft.data.splits.boom import boom as split
+from deepmd_mft.splits.boom import boom as split
+from deepmd_mft.splits.ofm import orbital_field_matrices
+from deepmd_mft.structures.dataset import open_dataset
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

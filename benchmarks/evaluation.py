@@ -101,8 +101,8 @@ def selecting(run: Path, checkpoints: int, scratch: Path) -> dict[str, object]:
     code = f"""
 import os, shutil, sys, time
 from pathlib import Path
-from deepmd_mft.checkpoint.training_run import TrainingRun
-from deepmd_mft.checkpoint.select import Validation, select
+from deepmd_mft.checkpoints.run import TrainingRun
+from deepmd_mft.checkpoints.selection import Validation, select
 import torch
 source, folder = Path({str(run)!r}), Path({str(scratch / "run")!r})
 folder.mkdir()

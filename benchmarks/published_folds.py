@@ -18,15 +18,15 @@ import numpy as np
 from sklearn.metrics import adjusted_rand_score
 
 from deepmd_mft.data.convert import convert
-from deepmd_mft.data.dataset import open_dataset
-from deepmd_mft.data.ofm import orbital_field_matrices
 from deepmd_mft.data.readers import open_source
-from deepmd_mft.data.splits.omee import (
+from deepmd_mft.splits.ofm import orbital_field_matrices
+from deepmd_mft.splits.omee import (
     loco,
     sparse,
     sparsest_by_features,
     sparsest_by_values,
 )
+from deepmd_mft.structures.dataset import open_dataset
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("DEEPMD_MFT_SHARED", ROOT.parent / "shared")) / "data" / "matbench"

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from deepmd.utils import data
 
-from deepmd_mft.compat import InlineExecutor
+from deepmd_mft.bridge.reading import InlineExecutor
 
 DATA = Path(__file__).resolve().parents[1] / "examples" / "qm9_gap" / "data"
 TYPE_MAP = ["H", "C", "N", "O", "F"]

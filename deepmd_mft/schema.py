@@ -15,7 +15,7 @@ from deepmd.utils.argcheck import (
     model_args_plugin,
 )
 
-from deepmd_mft.compat import native_arguments
+from deepmd_mft.bridge.registration import native_arguments
 from deepmd_mft.names import (
     BIASES,
     CLASS_METRICS,

@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from deepmd_mft.preflight import Findings, check_all, read_branches
-from tests.conftest import ROOT
+from deepmd_mft.inputs.branches import Findings, read_branches
+from deepmd_mft.inputs.gate import check_all
+from tests.helpers.dp import ROOT
 
 TEMPLATES = sorted((ROOT / "input_templates").rglob("*.json"))
 

@@ -11,7 +11,7 @@ from deepmd_mft.errors import UserError
 if TYPE_CHECKING:
     import argparse
 
-    from deepmd_mft.analysis.sample import Sample
+    from deepmd_mft.structures.sample import Sample
 
 QUESTIONS = {
     "collapse": "did fine-tuning spoil what pretraining learnt? clusters, drift, layers, elements",
@@ -70,11 +70,11 @@ def _collapse_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _collapse(args: argparse.Namespace) -> None:
-    from deepmd_mft.analysis.checkpoints import load_checkpoint, parse_model  # noqa: PLC0415
-    from deepmd_mft.analysis.classes import Windows  # noqa: PLC0415
-    from deepmd_mft.analysis.collapse import Options, analyse_collapse  # noqa: PLC0415
-    from deepmd_mft.analysis.output import write_collapse  # noqa: PLC0415
-    from deepmd_mft.data.staging import staged_folder  # noqa: PLC0415
+    from deepmd_mft.files.staging import staged_folder  # noqa: PLC0415
+    from deepmd_mft.representations.backbone import load_checkpoint, parse_model  # noqa: PLC0415
+    from deepmd_mft.representations.classes import Windows  # noqa: PLC0415
+    from deepmd_mft.representations.collapse import Options, analyse_collapse  # noqa: PLC0415
+    from deepmd_mft.representations.output import write_collapse  # noqa: PLC0415
 
     models = [parse_model(text) for text in args.model]
     _distinct("--model", [name for name, *_ in models])
@@ -116,10 +116,10 @@ def _domains_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _domains(args: argparse.Namespace) -> None:
-    from deepmd_mft.analysis.checkpoints import load_checkpoint, parse_model  # noqa: PLC0415
-    from deepmd_mft.analysis.domains import analyse_domains  # noqa: PLC0415
-    from deepmd_mft.analysis.output import write_domains  # noqa: PLC0415
-    from deepmd_mft.data.staging import staged_folder  # noqa: PLC0415
+    from deepmd_mft.files.staging import staged_folder  # noqa: PLC0415
+    from deepmd_mft.representations.backbone import load_checkpoint, parse_model  # noqa: PLC0415
+    from deepmd_mft.representations.domains import analyse_domains  # noqa: PLC0415
+    from deepmd_mft.representations.output import write_domains  # noqa: PLC0415
 
     with staged_folder(args.out, overwrite=args.overwrite) as folder:
         target, *others = (_read(text, args) for text in (args.target, *args.set))
@@ -149,9 +149,9 @@ def _embed_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _embed(args: argparse.Namespace) -> None:
-    from deepmd_mft.analysis.checkpoints import load_checkpoint, parse_model  # noqa: PLC0415
-    from deepmd_mft.analysis.classes import Windows, find_edges  # noqa: PLC0415
-    from deepmd_mft.analysis.output import write_embedding  # noqa: PLC0415
+    from deepmd_mft.representations.backbone import load_checkpoint, parse_model  # noqa: PLC0415
+    from deepmd_mft.representations.classes import Windows, find_edges  # noqa: PLC0415
+    from deepmd_mft.representations.output import write_embedding  # noqa: PLC0415
 
     if args.out.exists() and not args.overwrite:
         raise UserError(f"{args.out} exists; choose another name or give --overwrite")
@@ -164,7 +164,7 @@ def _embed(args: argparse.Namespace) -> None:
 
 
 def _read(text: str, args: argparse.Namespace, prop: str | None = None) -> Sample:
-    from deepmd_mft.analysis.sample import read_sample  # noqa: PLC0415
+    from deepmd_mft.structures.sample import read_sample  # noqa: PLC0415
 
     name, equals, path = text.partition("=")
     if not (equals and name and path):

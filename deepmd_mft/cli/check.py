@@ -27,8 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Check and print; 0 if the training may start."""
-    from deepmd_mft.checks.check_input import check_input  # noqa: PLC0415
-    from deepmd_mft.evaluation.structures import find_sets  # noqa: PLC0415
+    from deepmd_mft.inputs.audit import check_input  # noqa: PLC0415
+    from deepmd_mft.structures.structure_set import find_sets  # noqa: PLC0415
 
     tests = list(find_sets(args.test)) if args.test else []
     findings, facts = check_input(args.input, args.finetune, tests)

@@ -46,9 +46,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Evaluate, write, print."""
     from deepmd_mft.errors import UserError  # noqa: PLC0415
-    from deepmd_mft.evaluation.prediction import ModelFile  # noqa: PLC0415
-    from deepmd_mft.evaluation.structures import find_sets  # noqa: PLC0415
     from deepmd_mft.evaluation.tables import evaluate, text_table  # noqa: PLC0415
+    from deepmd_mft.inference.predictor import ModelFile  # noqa: PLC0415
+    from deepmd_mft.structures.structure_set import find_sets  # noqa: PLC0415
 
     if args.out.exists() and not args.overwrite:
         raise UserError(f"{args.out} exists; choose another name with -o or give --overwrite")

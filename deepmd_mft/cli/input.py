@@ -52,7 +52,7 @@ def _batch_size(text: str) -> int | str:
 
 def run(args: argparse.Namespace) -> int:
     """Fill and write; say the next two commands."""
-    from deepmd_mft.checkpoint.fill_template import Filling, fill  # noqa: PLC0415
+    from deepmd_mft.inputs.filling import Filling, fill  # noqa: PLC0415
 
     if args.out.exists() and not args.overwrite:
         raise UserError(f"{args.out} exists; choose another name with -o or give --overwrite")

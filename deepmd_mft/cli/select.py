@@ -33,8 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Select, print the curve."""
     averages = [_parse_average(text) for text in args.average]
-    from deepmd_mft.checkpoint.select import BEST, curve, select  # noqa: PLC0415
-    from deepmd_mft.checkpoint.training_run import TrainingRun  # noqa: PLC0415
+    from deepmd_mft.checkpoints.run import TrainingRun  # noqa: PLC0415
+    from deepmd_mft.checkpoints.selection import BEST, curve, select  # noqa: PLC0415
 
     found = select(
         TrainingRun(args.folder, args.input),

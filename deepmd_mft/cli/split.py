@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from deepmd_mft.data.dataset import open_dataset
-from deepmd_mft.data.duplicates import duplicate_groups
-from deepmd_mft.data.splits import boom, chemistry, folds, omee, published, write
 from deepmd_mft.errors import UserError
+from deepmd_mft.splits import boom, chemistry, omee, published, random_folds, write
+from deepmd_mft.structures.dataset import open_dataset
+from deepmd_mft.structures.duplicates import duplicate_groups
 
 if TYPE_CHECKING:
     import argparse
 
-    from deepmd_mft.data.dataset import DataSet
-    from deepmd_mft.data.splits import Fold
+    from deepmd_mft.splits import Fold
+    from deepmd_mft.structures.dataset import DataSet
 
 METHODS = {
     "boom": "lowest kernel density of the target out (--target)",
@@ -177,12 +177,12 @@ def _folds(  # noqa: C901 - one branch a method, in the order of METHODS
             **common,
         )
     if method == "random":
-        return folds.random_split(groups, **common)
+        return random_folds.random_split(groups, **common)
     if method == "kfold":
-        return folds.kfold(groups, folds=args.folds, val=args.val, seed=args.seed)
+        return random_folds.kfold(groups, folds=args.folds, val=args.val, seed=args.seed)
     if method == "matbench":
         values = _target(args, data)
-        return folds.matbench(values, data.rows.source_rows, val=args.val, seed=args.seed)
+        return random_folds.matbench(values, data.rows.source_rows, val=args.val, seed=args.seed)
     if method == "scaffold":
         return chemistry.scaffold(data.rows.smiles, groups, n_ood=args.ood, **common)
     if method == "element-out":
@@ -210,7 +210,7 @@ def _target(args: argparse.Namespace, data: DataSet) -> np.ndarray:
 
 
 def _features(args: argparse.Namespace, data: DataSet, progress: bool) -> np.ndarray:
-    from deepmd_mft.data.ofm import orbital_field_matrices  # noqa: PLC0415
+    from deepmd_mft.splits.ofm import orbital_field_matrices  # noqa: PLC0415
 
     home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
     return orbital_field_matrices(

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from deepmd_mft.data.check import check_frames
-from deepmd_mft.data.checksums import file_checksum
 from deepmd_mft.data.frames import Frames, Skipped
 from deepmd_mft.data.summary import Summary
 from deepmd_mft.data.writers import open_writer
 from deepmd_mft.errors import UserError
+from deepmd_mft.files.checksums import file_checksum
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from deepmd_mft.data.checksums import file_checksum
 from deepmd_mft.errors import UserError
+from deepmd_mft.files.checksums import file_checksum
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,36 +10,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from dpdata.periodic_table import ELEMENTS
-
-from deepmd_mft.errors import UserError
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     import numpy as np
 
-__all__ = ["ELEMENTS", "Frames", "Skipped", "Source", "atomic_number"]
+__all__ = ["FORCE_FIELD_UNITS", "Frames", "Skipped", "Source"]
 
 #: Labels with a meaning of their own in deepmd-kit, and their units here.
 FORCE_FIELD_UNITS = {"energy": "eV", "force": "eV/A", "virial": "eV"}
-
-_NUMBERS = {symbol: z for z, symbol in enumerate(ELEMENTS, start=1)}
-
-
-def atomic_number(symbol: str) -> int:
-    """Atomic number of an element symbol.
-
-    Raises
-    ------
-    UserError
-        For anything that is not one of the 118 elements.
-    """
-    try:
-        return _NUMBERS[symbol]
-    except KeyError:
-        raise UserError(f"{symbol!r} is not a chemical element") from None
 
 
 @dataclass

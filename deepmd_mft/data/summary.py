@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from deepmd_mft.data.frames import ELEMENTS, FORCE_FIELD_UNITS
+from deepmd_mft.data.frames import FORCE_FIELD_UNITS
+from deepmd_mft.structures.elements import ELEMENTS
 
 if TYPE_CHECKING:
     from deepmd_mft.data.frames import Frames, Skipped

@@ -14,12 +14,12 @@ from scipy import stats
 from scipy.special import expit, softmax
 from sklearn import metrics as sk
 
-from deepmd_mft.data.frames import ELEMENTS
+from deepmd_mft.structures.elements import ELEMENTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from deepmd_mft.evaluation.structures import StructureSet
+    from deepmd_mft.structures.structure_set import StructureSet
 
 REGRESSION = ("rmse", "mae", "r2", "max_error", "spearman")
 CLASSES = ("accuracy", "roc_auc", "f1", "cross_entropy")

@@ -12,16 +12,16 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from deepmd_mft.data.checksums import file_checksum
-from deepmd_mft.data.staging import staged_folder
 from deepmd_mft.errors import UserError
 from deepmd_mft.evaluation.metrics import CLASSES, REGRESSION, groups, intervals, measure
-from deepmd_mft.evaluation.prediction import ModelFile, Output, Predictor
+from deepmd_mft.files.checksums import file_checksum
+from deepmd_mft.files.staging import staged_folder
+from deepmd_mft.inference.predictor import ModelFile, Output, Predictor
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from deepmd_mft.evaluation.structures import StructureSet
+    from deepmd_mft.structures.structure_set import StructureSet
 
 KEYS = ["model", "file", "property", "set"]
 

@@ -12,8 +12,8 @@ from ase.neighborlist import neighbor_list
 from scipy import sparse
 from sklearn.neighbors import NearestNeighbors
 
-from deepmd_mft.data.frames import ELEMENTS
-from deepmd_mft.evaluation.structures import StructureSet
+from deepmd_mft.structures.elements import ELEMENTS
+from deepmd_mft.structures.structure_set import StructureSet
 
 if TYPE_CHECKING:
     from deepmd_mft.report.runs import Run

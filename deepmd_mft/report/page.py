@@ -10,15 +10,15 @@ import jinja2
 import numpy as np
 import pandas as pd
 
-from deepmd_mft.data.staging import staged_folder
 from deepmd_mft.errors import UserError
 from deepmd_mft.evaluation.metrics import intervals
-from deepmd_mft.report import figures
+from deepmd_mft.files.staging import staged_folder
+from deepmd_mft.plots import report as figures
 from deepmd_mft.report.paper import Published, published
 from deepmd_mft.report.runs import STRATEGIES, Run, check_comparable, unlike_seeds
 
 if TYPE_CHECKING:
-    from deepmd_mft.report.figures import Drawing
+    from deepmd_mft.plots.report import Drawing
 
 
 def error_table(runs: list[Run]) -> pd.DataFrame:

@@ -7,21 +7,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from deepmd_mft.checkpoint.training_run import TrainingRun
-from deepmd_mft.data.checksums import file_checksum
+from deepmd_mft.checkpoints.run import TrainingRun
 from deepmd_mft.errors import UserError
 from deepmd_mft.evaluation.metrics import regression
-from deepmd_mft.evaluation.prediction import ModelFile, best_model
-from deepmd_mft.evaluation.structures import StructureSet, find_sets
 from deepmd_mft.evaluation.tables import evaluate, read_evaluation
-from deepmd_mft.preflight import flat
+from deepmd_mft.files.checksums import file_checksum
+from deepmd_mft.inference.predictor import ModelFile, best_model
+from deepmd_mft.inputs.branches import flat
+from deepmd_mft.structures.structure_set import StructureSet, find_sets
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     import pandas as pd
 
-    from deepmd_mft.preflight import Branch
+    from deepmd_mft.inputs.branches import Branch
 
 #: MFT, Table 1, in the order of the figures.
 STRATEGIES = {

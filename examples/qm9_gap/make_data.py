@@ -29,7 +29,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy and tblite are loa
 import numpy as np
 import pandas as pd
 
-from deepmd_mft.data.density import lowest_density, scott_bandwidth
+from deepmd_mft.splits.density import lowest_density, scott_bandwidth
 
 HERE = Path(__file__).resolve().parent
 ELEMENTS = ("H", "C", "N", "O", "F")

@@ -10,7 +10,7 @@ from ase.build import bulk, molecule
 from ase.io import write
 
 from deepmd_mft.cli import main
-from tests.conftest import DATA
+from tests.helpers.dp import DATA
 
 SMALL = ["--structures", "60", "--seed", "1"]
 QUICK = ["--per-class", "60", "--atoms", "300", "--bootstrap", "5", "--drift-bootstrap", "1"]
@@ -112,8 +112,8 @@ def test_mistakes(pretrained, wide, tmp_path, capsys, options, words):
 @pytest.fixture(scope="module")
 def wide(tmp_path_factory):
     """A checkpoint of another width."""
-    from tests.analysis.test_embeddings import save_checkpoint
-    from tests.conftest import DESCRIPTOR
+    from tests.helpers.dp import DESCRIPTOR
+    from tests.helpers.models import save_checkpoint
 
     repflow = {**DESCRIPTOR["repflow"], "n_dim": 16}
     path = tmp_path_factory.mktemp("wide") / "wide.pt"

@@ -9,7 +9,9 @@ import ase.io
 import h5py
 import numpy as np
 import pytest
-from layouts import (
+
+from deepmd_mft.cli import main
+from tests.helpers.layouts import (
     QM9_CSV_HEADER,
     ase_row,
     matbench_structure,
@@ -18,8 +20,6 @@ from layouts import (
     write_matbench,
     write_qm9_tar,
 )
-
-from deepmd_mft.cli import main
 
 
 def complaint(capsys, path, out, *options: str) -> str:

@@ -18,10 +18,10 @@ from deepmd.utils.data import DeepmdData
 
 from deepmd_mft.cli import main
 from deepmd_mft.data.convert import convert
-from deepmd_mft.data.dataset import open_dataset
 from deepmd_mft.data.frames import Frames, Skipped, Source
 from deepmd_mft.data.writers import npy
 from deepmd_mft.errors import UserError
+from deepmd_mft.structures.dataset import open_dataset
 
 RNG = np.random.default_rng(0)
 
@@ -239,7 +239,7 @@ import signal, sys
 # a shell's background job ignores SIGINT, and so would its children
 signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.path.insert(0, {str(Path(__file__).parent)!r})
-from test_convert import molecule, source
+from tests.data.test_convert import molecule, source
 from pathlib import Path
 from deepmd_mft.data.convert import convert
 from deepmd_mft.data.writers import npy

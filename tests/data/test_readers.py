@@ -9,7 +9,12 @@ import h5py
 import numpy as np
 import pytest
 from ase.calculators.singlepoint import SinglePointCalculator
-from layouts import (
+
+from deepmd_mft.data.frames import Frames, Skipped
+from deepmd_mft.data.readers import PropertySpec, ReadOptions, guess, open_source
+from deepmd_mft.data.units import BOHR, HARTREE
+from deepmd_mft.errors import UserError
+from tests.helpers.layouts import (
     QM9_CSV_HEADER,
     ase_row,
     matbench_structure,
@@ -18,11 +23,6 @@ from layouts import (
     write_matbench,
     write_qm9_tar,
 )
-
-from deepmd_mft.data.frames import Frames, Skipped
-from deepmd_mft.data.readers import PropertySpec, ReadOptions, guess, open_source
-from deepmd_mft.data.units import BOHR, HARTREE
-from deepmd_mft.errors import UserError
 
 
 def read(path, kind="auto", **options):

@@ -12,11 +12,11 @@ import pytest
 from scipy.stats import gaussian_kde
 
 from deepmd_mft.cli import main
-from deepmd_mft.data import ofm
 from deepmd_mft.data.convert import convert
-from deepmd_mft.data.dataset import open_dataset
 from deepmd_mft.data.frames import FORCE_FIELD_UNITS
 from deepmd_mft.data.readers import ReadOptions, open_source
+from deepmd_mft.splits import ofm
+from deepmd_mft.structures.dataset import open_dataset
 
 FOLDS = ("LOCO", "SparseXcluster", "SparseXsingle", "SparseYcluster", "SparseYsingle")
 CRYSTALS = ("mptrj-random-1k", "alexandria-random-1k", "mpf-TP", "random-TP")

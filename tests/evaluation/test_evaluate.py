@@ -11,12 +11,12 @@ import pandas as pd
 import pytest
 import torch
 
+from deepmd_mft.bridge.neighbours import NeighbourLists
 from deepmd_mft.cli import main
-from deepmd_mft.compat import NeighbourLists
-from deepmd_mft.data.dataset import open_dataset
-from deepmd_mft.evaluation.prediction import Predictor
-from deepmd_mft.evaluation.structures import StructureSet
-from tests.conftest import DATA, Dp, single_input
+from deepmd_mft.inference.predictor import Predictor
+from deepmd_mft.structures.dataset import open_dataset
+from deepmd_mft.structures.structure_set import StructureSet
+from tests.helpers.dp import DATA, Dp, single_input
 
 
 def test_equals_dp_test(mft_run, tmp_path, capsys):
@@ -185,7 +185,7 @@ def test_unused_parts_change_nothing(name, mft_run, monkeypatch):
     structures = StructureSet("valid", [DATA / "valid"])
     whole = Predictor.load(mft_run / name)
     expected = whole.predict(whole.batches(structures))["gap"]
-    monkeypatch.setattr("deepmd_mft.evaluation.prediction.MANY_ATOMS", 0)
+    monkeypatch.setattr("deepmd_mft.inference.predictor.MANY_ATOMS", 0)
     found = whole.predict(whole.batches(structures))["gap"]
     np.testing.assert_allclose(found, expected, rtol=1e-9)
 

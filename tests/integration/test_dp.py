@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.conftest import DATA, ONE_THREAD, PROPERTY_NET, Dp, mft_input, single_input
+from tests.helpers.dp import DATA, ONE_THREAD, PROPERTY_NET, Dp, mft_input, single_input
 
 TEST_SET = str(DATA / "valid")
 

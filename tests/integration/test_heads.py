@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from tests.conftest import DATA, Dp, mft_input
+from tests.helpers.dp import DATA, Dp, mft_input
 
 HEADS = {
     "spatial_extent": (

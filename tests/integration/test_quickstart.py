@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.helpers.dp import ROOT
 
 SCRIPT = ROOT / "examples" / "qm9_gap" / "quickstart.py"
 

@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 from scipy.spatial.transform import Rotation
 
-from deepmd_mft.evaluation.structures import StructureSet
 from deepmd_mft.report.distance import StructuralDistances, by_distance, fingerprints
-from tests.conftest import DATA
+from deepmd_mft.structures.structure_set import StructureSet
+from tests.helpers.dp import DATA
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from deepmd_mft.cli import main
-from tests.conftest import DATA, Dp, single_input
+from tests.helpers.dp import DATA, Dp, single_input
 
 pytest.importorskip("jinja2")
 pytest.importorskip("matplotlib")

@@ -10,9 +10,10 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from deepmd_mft.data.frames import Frames, Skipped, Source, atomic_number
+from deepmd_mft.data.frames import Frames, Skipped, Source
 from deepmd_mft.data.readers import PropertySpec
 from deepmd_mft.errors import UserError
+from deepmd_mft.structures.elements import atomic_number
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

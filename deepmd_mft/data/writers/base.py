@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from deepmd_mft.data.frames import ELEMENTS, atomic_number
-from deepmd_mft.data.staging import staged_folder
 from deepmd_mft.errors import UserError
+from deepmd_mft.files.staging import staged_folder
 from deepmd_mft.names import RESERVED_NAMES
+from deepmd_mft.structures.elements import ELEMENTS, atomic_number
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

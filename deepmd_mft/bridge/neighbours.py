@@ -1,0 +1,71 @@
+"""deepmd-kit's neighbour search."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import threading
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class NeighbourLists:
+    """Remembers the neighbour lists of batches that several models of one shape see.
+
+    The models must not be compiled, and have the same cutoff and ``sel``: checkpoints of one run.
+    """
+
+    def __init__(self) -> None:
+        self._found: dict[int, Any] = {}
+        self._batch = threading.local()
+
+    @contextlib.contextmanager
+    def kept(self) -> Iterator[None]:
+        """Use the lists known, and remember new ones, in the block."""
+        make_model: Any = importlib.import_module("deepmd.pt.model.model.make_model")
+        build = make_model.extend_input_and_build_neighbor_list
+
+        def remember(*args: Any, **kwargs: Any) -> Any:
+            number = self._batch.number
+            if number not in self._found:
+                self._found[number] = build(*args, **kwargs)
+            return self._found[number]
+
+        make_model.extend_input_and_build_neighbor_list = remember
+        try:
+            yield
+        finally:
+            make_model.extend_input_and_build_neighbor_list = build
+
+    def choose(self, number: int) -> None:
+        """Say which batch this thread sees next."""
+        self._batch.number = number
+
+
+def count_neighbours(coord: Any, cell: Any, rcut: float) -> Any:
+    """Count the neighbours of every atom with deepmd-kit's own search.
+
+    Parameters
+    ----------
+    coord : np.ndarray
+        nloc x 3, in Angstrom.
+    cell : np.ndarray or None
+        3 x 3, in Angstrom; None for a molecule.
+    rcut : float
+        In Angstrom.
+
+    Returns
+    -------
+    np.ndarray of int
+        Shape nloc.
+    """
+    torch: Any = importlib.import_module("torch")
+    nlist: Any = importlib.import_module("deepmd.pt.utils.nlist")
+    position = torch.as_tensor(coord, dtype=torch.float64).reshape(1, -1, 3)
+    atype = torch.zeros(position.shape[:2], dtype=torch.long)
+    box = None if cell is None else torch.as_tensor(cell, dtype=torch.float64).reshape(1, 9)
+    extended, _, _ = nlist.extend_coord_with_ghosts(position, atype, box, rcut)
+    distance = torch.cdist(position[0], extended.reshape(-1, 3))
+    return (distance < rcut).sum(dim=1).cpu().numpy() - 1

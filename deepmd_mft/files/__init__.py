@@ -1,0 +1,1 @@
+"""Files and folders: checksums, and writing whole or not at all."""

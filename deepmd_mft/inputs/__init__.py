@@ -1,0 +1,1 @@
+"""A JSON input: its branches, filling a template, and everything that is wrong with it."""

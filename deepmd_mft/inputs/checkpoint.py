@@ -1,0 +1,69 @@
+"""Whether a checkpoint can be read, and has the heads that an input asks for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from deepmd.utils.model_branch_dict import get_model_dict
+
+from deepmd_mft.checkpoints.file import read_model_params
+from deepmd_mft.errors import UserError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from deepmd_mft.inputs.branches import Branch, Findings
+
+
+def check_checkpoint(
+    path: Path, branches: list[Branch], findings: Findings, *, finetune: bool
+) -> None:
+    """Check that a checkpoint can be read and has the heads that the input asks for.
+
+    Parameters
+    ----------
+    path : Path
+        As given on the command line; deepmd-kit adds ``.pt`` for ``--restart`` and
+        ``--init-model``.
+    branches : list of Branch
+        The branches of the input.
+    findings : Findings
+        Filled.
+    finetune : bool
+        Whether heads are chosen by ``finetune_head``.
+    """
+    if not path.is_file() and not finetune:
+        path = path.with_name(path.name + ".pt")
+    model_params = findings.attempt(read_model_params, path)
+    if model_params is None or not finetune:
+        return
+    for branch in branches:
+        findings.attempt(_check_head, branch, model_params, path)
+
+
+def _check_head(branch: Branch, model_params: dict[str, Any], path: Path) -> None:
+    """Check that the checkpoint has the head that a branch starts from, and that it fits."""
+    pretrained = model_params.get("model_dict", {"Default": model_params})
+    names = get_model_dict(pretrained)[0] if "model_dict" in model_params else {"Default": ""}
+    head = branch.model.get("finetune_head", branch.name if branch.name in names else "RANDOM")
+    if head == "RANDOM":
+        return
+    if head not in names:
+        raise UserError(
+            f"{branch.where}: finetune_head '{head}' is not in {path}; it has "
+            f"{', '.join(pretrained)}. Choose one of them, or RANDOM for a new head"
+        )
+    source = pretrained.get(names[head] or head, pretrained.get(head, {}))
+    _check_same_case_embedding(branch, head, source, path)
+
+
+def _check_same_case_embedding(
+    branch: Branch, head: str, source: dict[str, Any], path: Path
+) -> None:
+    dim = branch.fitting_net.get("dim_case_embd", 0)
+    dim_source = source.get("fitting_net", {}).get("dim_case_embd", 0)
+    if dim != dim_source:
+        raise UserError(
+            f"{branch.where}: dim_case_embd is {dim}, but {dim_source} in head '{head}' of {path}; "
+            f"set it to {dim_source} in the fitting nets of all branches"
+        )

@@ -1,0 +1,54 @@
+"""Structures of a validation or test set that are in the training data too."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from deepmd_mft.structures.duplicates import structure_groups
+
+if TYPE_CHECKING:
+    from deepmd_mft.inputs.branches import Findings
+    from deepmd_mft.structures.structure_set import StructureSet
+
+
+def find_leakage(
+    sets: dict[tuple[str, str], StructureSet], tests: list[StructureSet], findings: Findings
+) -> None:
+    """Warn of held-out structures in any branch's training data; equal to 0.01 Angstrom.
+
+    Parameters
+    ----------
+    sets : dict
+        By branch and section.
+    tests : list of StructureSet
+    findings : Findings
+        Filled: an error for a test set, a warning for validation data.
+    """
+    trained = [one for (_, section), one in sets.items() if section == "training_data"]
+    held_out = [one for (_, section), one in sets.items() if section == "validation_data"]
+    every = [*trained, *held_out, *tests]
+    if not trained or not every[len(trained) :]:
+        return
+    groups = structure_groups(
+        structure
+        for one in every
+        for structure in zip(one.numbers, one.coords, one.cells, strict=True)
+    )
+    ends = np.cumsum([len(one) for one in every])
+    parts = dict(zip(range(len(every)), np.split(groups, ends[:-1]), strict=True))
+    for number, other in list(enumerate(every))[len(trained) :]:
+        for index, train in enumerate(trained):
+            common = np.flatnonzero(np.isin(parts[number], parts[index]))
+            if not len(common):
+                continue
+            text = (
+                f"{len(common)} of {len(other)} structures of {other.name} are in {train.name} too "
+                f"(first: {other.ids[common[0]]}); remove them from one of the two, else the "
+                "errors flatter the model"
+            )
+            if other in tests:
+                findings.errors.append(f"leakage: {text}")
+            else:
+                findings.warn(f"leakage: {text}")

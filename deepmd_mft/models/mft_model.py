@@ -1,0 +1,388 @@
+"""The model type ``mft``: a descriptor, one of this package's heads, and the head's readout.
+
+No ``from __future__ import annotations`` here: TorchScript reads the annotations.
+"""
+
+import copy
+import json
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from deepmd.pt.model.atomic_model import DPPropertyAtomicModel
+from deepmd.pt.model.model import PropertyModel
+from deepmd.pt.model.model.model import BaseModel
+from deepmd.pt.model.task.base_fitting import BaseFitting
+from deepmd.utils.data_system import DeepmdDataSystem
+from deepmd.utils.path import DPPath
+
+from deepmd_mft.bridge.models import build_descriptor
+from deepmd_mft.errors import UserError
+from deepmd_mft.models.statistics import OutputStatistics
+
+log = logging.getLogger(f"deepmd.{__name__}")  # below deepmd's logger, to share its handlers
+
+#: More batches than any data set has: the statistics then see every training frame.
+ALL_BATCHES = 2**31 - 1
+
+#: The model of each head, by the type of its fitting net.
+HEADS: dict[str, type["MFTModel"]] = {}
+
+
+def register_head(fitting_type: str) -> Callable[[type["MFTModel"]], type["MFTModel"]]:
+    """Register the model class that belongs to a fitting net."""
+
+    def register(model_class: type["MFTModel"]) -> type["MFTModel"]:
+        HEADS[fitting_type] = model_class
+        return model_class
+
+    return register
+
+
+class MFTAtomicModel(DPPropertyAtomicModel):
+    """Per-atom outputs of a head: the net's times the scale plus the bias of the element."""
+
+    def change_out_bias(
+        self,
+        sample_merged: Callable[[], list[dict]] | list[dict],
+        stat_file_path: DPPath | None = None,
+        bias_adjust_mode: str = "set-by-statistic",
+    ) -> None:
+        """Fit bias and scale of every property to the labels.
+
+        Parameters
+        ----------
+        sample_merged : list of dict, or callable returning it
+            One dict of tensors for each data system, as deepmd-kit samples them.
+        stat_file_path : DPPath, optional
+            Not used: reading the labels again is quicker than asking whether a cache is stale.
+        bias_adjust_mode : str
+            Only ``set-by-statistic``; the other mode needs the model: :class:`MFTModel`.
+        """
+        del stat_file_path, bias_adjust_mode
+        systems = sample_merged() if callable(sample_merged) else sample_merged
+        counts = np.concatenate([self.count_types(system) for system in systems])
+        weights = np.concatenate([self.bias_weights(system) for system in systems])
+        for number, name in enumerate(self.fitting_net.property_names):
+            labels = np.concatenate([self.read_labels(system, number) for system in systems])
+            statistics = self.fitting_net.fit_statistics(number, labels, counts, weights)
+            dim = statistics.bias.shape[1]
+            self.out_bias[number, :, :dim] = torch.as_tensor(statistics.bias)
+            self.out_std[number, :, :dim] = torch.as_tensor(statistics.scale)
+            self._report(name, statistics, labels)
+
+    def count_types(self, system: dict) -> np.ndarray:
+        """Return the atoms of each type in each frame of a system, nframes x ntypes."""
+        natoms = system.get("real_natoms_vec", system["natoms"])
+        counts = natoms.detach().cpu().numpy()[:, 2:].astype(np.float64)
+        counts[:, list(self.atom_exclude_types)] = 0
+        return counts
+
+    def bias_weights(self, system: dict) -> np.ndarray:
+        """Return how much the bias of each type counts in each frame, nframes x ntypes."""
+        return self.count_types(system)
+
+    def read_labels(self, system: dict, number: int) -> np.ndarray:
+        """Return the labels of one property, nframes x label dimension, NaN where missing."""
+        name = self.fitting_net.property_names[number]
+        label_dim = self.fitting_net.label_dims[number]
+        if name not in system:
+            loaded = sorted(key[5:] for key in system if key.startswith("find_"))
+            raise UserError(
+                f"the labels of property '{name}' were not loaded (loaded: {', '.join(loaded)}). "
+                "In training, the loss of this branch must be one of this package's with the same "
+                "property_name. `dp change-bias` loads no property labels in deepmd-kit 3.2: to "
+                "refit the bias on new data, fine-tune with finetune_head set to this branch"
+            )
+        nframes = len(system[name])
+        if not float(system.get(f"find_{name}", 1.0)):
+            return np.full((nframes, label_dim), np.nan)
+        labels = system[name].detach().cpu().numpy().reshape(nframes, -1)
+        if labels.shape[1] != label_dim:
+            raise UserError(
+                f"property '{name}': the labels have {labels.shape[1]} component(s), the head "
+                f"expects {label_dim}; make task_dim of fitting_net and loss equal to the columns "
+                "of the label file"
+            )
+        return labels.astype(np.float64)
+
+    def _report(self, name: str, statistics: OutputStatistics, labels: np.ndarray) -> None:
+        log.info(
+            "property %s: scale %s, from %d labelled frames of %d",
+            name,
+            np.array2string(statistics.scale, precision=4),
+            int(np.isfinite(labels).any(axis=1).sum()),
+            len(labels),
+        )
+        unseen = [self.type_map[i] for i in np.flatnonzero(statistics.unseen)]
+        if unseen and np.ptp(statistics.bias, axis=0).any():
+            shown = ", ".join(unseen) if len(unseen) <= 20 else f"{len(unseen)} of the type map"
+            log.warning(
+                "property %s: elements without a training frame get the bias of an average "
+                "element: %s",
+                name,
+                shown,
+            )
+
+    # TorchScript needs the annotation in the class that it compiles.
+    exclude_types: list[int]
+
+
+def embedding_width(descriptor: torch.nn.Module) -> int:
+    """Return the number of equivariant vectors (rot_mat) of a descriptor; 0 if it has none."""
+    try:
+        return int(descriptor.get_dim_emb())
+    except NotImplementedError:
+        return 0
+
+
+@BaseModel.register("mft")
+class MFTModel(PropertyModel):
+    """A property model whose head is one of this package's.
+
+    To ``dp test`` and ``DeepEval`` it is a property model: ``get_var_name``, ``get_task_dim`` and
+    ``get_intensive`` are those of the head's first property. Frozen, it runs in a deepmd-kit
+    without this package.
+    """
+
+    model_type = "mft"
+    property_names: list[str]
+    property_dims: list[int]
+    is_intensive: list[bool]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        net = self.atomic_model.fitting_net
+        self.property_names = net.property_names
+        self.property_dims = net.variable_dims[: len(net.property_names)]
+        self.is_intensive = net.is_intensive
+
+    @classmethod
+    def get_model(cls, model_params: dict[str, Any]) -> "MFTModel":
+        """Build the model that a branch's JSON describes.
+
+        Parameters
+        ----------
+        model_params : dict
+            The normalised JSON of the branch.
+
+        Returns
+        -------
+        MFTModel
+            Of the class that belongs to the fitting net's type.
+
+        Raises
+        ------
+        UserError
+            If the head cannot be built, or the descriptor lacks what it needs.
+        """
+        params = copy.deepcopy(model_params)
+        fitting_type = params["fitting_net"].get("type", "")
+        if fitting_type not in HEADS:
+            raise UserError(
+                f"a model of type mft has no fitting_net of type '{fitting_type}'; there are "
+                f"{', '.join(HEADS)}"
+            )
+        if params.get("preset_out_bias"):
+            raise UserError(
+                "preset_out_bias is not used by models of type mft: set `bias` of the fitting net"
+            )
+        type_map = params["type_map"]
+        model_class = HEADS[fitting_type]
+        descriptor = build_descriptor(params["descriptor"], type_map)
+        model_class.check_descriptor(descriptor, params["fitting_net"])
+        fitting_net = BaseFitting(
+            **{
+                **params["fitting_net"],
+                "ntypes": descriptor.get_ntypes(),
+                "type_map": list(type_map),
+                "mixed_types": descriptor.mixed_types(),
+                "dim_descrpt": descriptor.get_dim_out(),
+                "embedding_width": embedding_width(descriptor),
+            }
+        )
+        model = model_class(
+            atomic_model_=model_class.atomic_model_class()(
+                descriptor,
+                fitting_net,
+                type_map=type_map,
+                atom_exclude_types=params.get("atom_exclude_types", []),
+                pair_exclude_types=params.get("pair_exclude_types", []),
+                data_stat_protect=params.get("data_stat_protect", 1e-2),
+            )
+        )
+        model.model_def_script = json.dumps(model_params)
+        return model
+
+    @classmethod
+    def atomic_model_class(cls) -> type[MFTAtomicModel]:
+        """Return the class of the per-atom model."""
+        return MFTAtomicModel
+
+    @classmethod
+    def check_descriptor(cls, descriptor: torch.nn.Module, fitting_net: dict[str, Any]) -> None:
+        """Raise UserError if the descriptor lacks what the head needs; most need nothing more."""
+
+    @classmethod
+    def update_sel(
+        cls, train_data: DeepmdDataSystem, type_map: list[str] | None, local_jdata: dict
+    ) -> tuple[dict, float | None]:
+        """Update the descriptor's neighbour selection, and let statistics see all frames.
+
+        deepmd-kit takes output statistics from ``data_stat_nbatch`` batches of each system, 10 by
+        default; bias and scale of a property want the whole training set.
+        """
+        params, min_nbor_dist = super().update_sel(train_data, type_map, local_jdata)
+        return {**params, "data_stat_nbatch": ALL_BATCHES}, min_nbor_dist
+
+    def change_out_bias(self, merged: Any, bias_adjust_mode: str = "change-by-statistic") -> None:
+        """Fit bias and scale to labels, or shift the bias by what the model leaves of them.
+
+        Parameters
+        ----------
+        merged : list of dict, or callable returning it
+            One dict of tensors for each data system, as deepmd-kit samples them.
+        bias_adjust_mode : {"set-by-statistic", "change-by-statistic"}
+            ``set``: fit bias and scale to the labels. ``change``: keep the scale, and add to the
+            bias a fit of the same kind to labels minus predictions.
+        """
+        if bias_adjust_mode == "set-by-statistic":
+            self.atomic_model.change_out_bias(merged)
+            return
+        systems = merged() if callable(merged) else merged
+        atomic, net = self.atomic_model, self.atomic_model.fitting_net
+        counts = np.concatenate([atomic.count_types(system) for system in systems])
+        weights = np.concatenate([atomic.bias_weights(system) for system in systems])
+        for number, name in enumerate(net.property_names):
+            labels = np.concatenate([atomic.read_labels(system, number) for system in systems])
+            predictions = np.concatenate([self._predict(system, name) for system in systems])
+            shift = net.fit_shift(number, labels - predictions, counts, weights)
+            dim = shift.shape[1]
+            atomic.out_bias[number, :, :dim] += torch.as_tensor(shift).to(atomic.out_bias)
+            log.info("property %s: bias shifted by at most %.3g", name, np.abs(shift).max())
+
+    def _predict(self, system: dict, name: str) -> np.ndarray:
+        """Return the predictions for the frames of a system, one frame at a time."""
+        predictions = []
+        with torch.no_grad():
+            for frame in range(len(system["coord"])):
+                part = {
+                    key: None if system.get(key) is None else system[key][frame : frame + 1]
+                    for key in ("coord", "atype", "box", "fparam", "aparam")
+                }
+                predictions.append(self(**part)[name].cpu().numpy())
+        return np.concatenate(predictions)
+
+    def label_scale(self, name: str) -> torch.Tensor:
+        """Return the unit in which a loss measures a property, one value a component.
+
+        In the unit of the label (per atom if extensive).
+        """
+        for number, known in enumerate(self.property_names):
+            if known == name:
+                return self.atomic_model.out_std[number, 0, : self.property_dims[number]]
+        raise RuntimeError("no such property")
+
+    def reduce(
+        self, output: dict[str, torch.Tensor], coord: torch.Tensor, atype: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        """Make the properties of frames from per-atom outputs.
+
+        Parameters
+        ----------
+        output : dict of torch.Tensor
+            The head's variables, nf x nloc x dim, zero for padding; ``<name>_redu`` for those of
+            the properties, summed or averaged; ``mask``, nf x nloc.
+        coord : torch.Tensor
+            nf x nloc x 3, in Angstrom.
+        atype : torch.Tensor
+            nf x nloc; -1 marks padding.
+
+        Returns
+        -------
+        dict of torch.Tensor
+            ``<property_name>`` nf x dim and ``atom_<property_name>`` nf x nloc x dim.
+        """
+        raise NotImplementedError
+
+    def forward(
+        self,
+        coord: torch.Tensor,
+        atype: torch.Tensor,
+        box: torch.Tensor | None = None,
+        fparam: torch.Tensor | None = None,
+        aparam: torch.Tensor | None = None,
+        do_atomic_virial: bool = False,
+        charge_spin: torch.Tensor | None = None,
+    ) -> dict[str, torch.Tensor]:
+        """Predict the properties of frames.
+
+        Parameters
+        ----------
+        coord : torch.Tensor
+            nf x (nloc x 3), in Angstrom.
+        atype : torch.Tensor
+            nf x nloc; -1 marks padding.
+        box : torch.Tensor, optional
+            nf x 9, in Angstrom.
+        fparam, aparam, charge_spin : torch.Tensor, optional
+            Frame parameters nf x ndf, atomic parameters nf x nloc x nda, charge and spin nf x 2.
+        do_atomic_virial : bool
+            deepmd-kit passes it; a property has no virial.
+
+        Returns
+        -------
+        dict of torch.Tensor
+            ``<property_name>`` nf x dim, ``atom_<property_name>`` nf x nloc x dim, ``mask``
+            nf x nloc.
+        """
+        self.check_box(box)
+        output = self.forward_common(
+            coord,
+            atype,
+            box,
+            fparam=fparam,
+            aparam=aparam,
+            do_atomic_virial=do_atomic_virial,
+            charge_spin=charge_spin,
+        )
+        named = self.reduce(output, coord.view(atype.shape[0], -1, 3), atype)
+        named["mask"] = output["mask"]
+        return named
+
+    def check_box(self, box: torch.Tensor | None) -> None:
+        """Raise if the head has no meaning in a periodic cell; most do."""
+
+    @torch.jit.export
+    def forward_lower(
+        self,
+        extended_coord: torch.Tensor,
+        extended_atype: torch.Tensor,
+        nlist: torch.Tensor,
+        mapping: torch.Tensor | None = None,
+        fparam: torch.Tensor | None = None,
+        aparam: torch.Tensor | None = None,
+        do_atomic_virial: bool = False,
+        comm_dict: dict[str, torch.Tensor] | None = None,
+        charge_spin: torch.Tensor | None = None,
+    ) -> dict[str, torch.Tensor]:
+        """Predict from extended coordinates and a neighbour list (the C++ interface)."""
+        output = self.forward_common_lower(
+            extended_coord,
+            extended_atype,
+            nlist,
+            mapping,
+            fparam=fparam,
+            aparam=aparam,
+            do_atomic_virial=do_atomic_virial,
+            comm_dict=comm_dict,
+            extra_nlist_sort=self.need_sorted_nlist_for_lower(),
+            charge_spin=charge_spin,
+        )
+        nf, nloc = nlist.shape[0], nlist.shape[1]
+        coord = extended_coord.view(nf, -1, 3)[:, :nloc]
+        named = self.reduce(output, coord, extended_atype[:, :nloc])
+        named["mask"] = output["mask"]
+        return named

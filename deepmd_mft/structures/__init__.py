@@ -1,0 +1,1 @@
+"""One set of structures, on disk and in memory: batches, fingerprints, duplicates."""

@@ -1,0 +1,1 @@
+"""What a training consists of besides the model: losses."""

@@ -1,0 +1,136 @@
+"""Orbital-field matrices against matminer's numbers, and the search for duplicates."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from deepmd_mft.errors import UserError
+from deepmd_mft.splits import ofm
+from deepmd_mft.structures.duplicates import duplicate_groups, structure_groups
+
+
+def rock_salt(a=5.64, repeat=1):
+    """Primitive or conventional-like cells of the same crystal."""
+    cell = a / 2 * (1 - np.eye(3))
+    shifts = np.array(list(np.ndindex(repeat, 1, 1))) @ cell
+    base = np.array([[0.0, 0, 0], [a / 2] * 3])
+    coords = (shifts[:, None] + base).reshape(-1, 3)
+    cell[0] *= repeat
+    return np.tile([11, 17], repeat), coords, cell
+
+
+def test_rock_salt_by_hand():
+    """Six neighbours of equal solid angle, and nothing from the others."""
+    numbers, coords, cell = rock_salt()
+    matrix = ofm.orbital_field_matrix(numbers, coords, cell).reshape(32, 32)
+    each = 6 / (5.64 / 2) / 1.8897261246
+    # Na: s1. Cl: s2 p5. Mean over two sites.
+    expected = {(0, 1): 0.5, (0, 6): 0.5, (1, 0): 0.5, (6, 0): 0.5}
+    for place, share in expected.items():
+        assert matrix[place] == pytest.approx(each * share, rel=1e-6)
+    assert np.count_nonzero(abs(matrix) > 1e-9) == 4
+
+
+def test_matminer_agrees():
+    cell = np.array([[3.9, 0, 0], [0.2, 4.0, 0], [-0.3, 0.1, 4.2]])
+    fractions = np.array(
+        [[0.02, 0, 0.01], [0.5, 0.48, 0.5], [0.5, 0.5, 0.03], [0.47, 0, 0.5], [0, 0.5, 0.52]]
+    )
+    matrix = ofm.orbital_field_matrix(np.array([20, 14, 8, 8, 8]), fractions @ cell, cell)
+    # matminer 0.10.1, OrbitalFieldMatrix().featurize of the same structure.
+    matminer = {
+        33: 1.3582159359,
+        35: 0.2903034931,
+        37: 0.718884921,
+        97: 0.2968941126,
+        101: 0.295639993,
+        161: 0.8498756701,
+        163: 0.2895634321,
+        165: 0.2129193383,
+    }
+    expected = np.zeros(1024)
+    expected[list(matminer)] = list(matminer.values())
+    # Its bohr is an older CODATA value.
+    np.testing.assert_allclose(matrix, expected, rtol=2e-5, atol=1e-9)
+
+
+def test_cell_choice_rotation_and_origin_do_not_matter():
+    rng = np.random.default_rng(0)
+    numbers, coords, cell = rock_salt()
+    coords = coords + 0.1 * rng.normal(size=coords.shape)
+    turn = np.linalg.qr(rng.normal(size=(3, 3)))[0]
+    one = ofm.orbital_field_matrix(numbers, coords, cell)
+    moved = ofm.orbital_field_matrix(numbers[::-1], (coords[::-1] + 7.7) @ turn, cell @ turn)
+    doubled = np.concatenate([coords, coords + cell[0]])
+    big = cell * np.array([[2], [1], [1]])
+    large = ofm.orbital_field_matrix(np.tile(numbers, 2), doubled, big)
+    np.testing.assert_allclose(moved, one, atol=1e-9)
+    np.testing.assert_allclose(large, one, atol=1e-9)
+
+
+def test_solid_angles_fill_the_sphere():
+    rng = np.random.default_rng(1)
+    cell = np.array([[4.0, 0, 0], [1.0, 5.0, 0], [0.3, -1.0, 6.0]])
+    coords = rng.uniform(size=(6, 3)) @ cell
+    points, _ = ofm._images(coords, cell, 1 / np.linalg.norm(np.linalg.inv(cell), axis=0), 12.0)
+    centre, _, angle, _ = ofm._faces(points, 6)
+    np.testing.assert_allclose(np.bincount(centre, angle), 4 * np.pi, rtol=1e-9)
+
+
+def test_many_in_parallel_with_cache(tmp_path):
+    structures = [rock_salt(5 + i / 1000) for i in range(ofm._PIECE + 3)]
+    first = ofm.orbital_field_matrices(structures, jobs=2, cache=tmp_path)
+    assert first.shape == (ofm._PIECE + 3, 1024)
+    files = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    assert len(files) == 2
+    second = ofm.orbital_field_matrices(structures, jobs=1, cache=tmp_path)
+    np.testing.assert_array_equal(first, second)
+    assert files == {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    with pytest.raises(UserError, match="need crystals"):
+        ofm.orbital_field_matrices([(np.array([1]), np.zeros((1, 3)), None)], jobs=1)
+
+
+def test_duplicates_of_crystals():
+    rng = np.random.default_rng(2)
+    numbers, coords, cell = rock_salt()
+    turn = np.linalg.qr(rng.normal(size=(3, 3)))[0]
+    other = np.array([11, 35])
+    structures = [
+        (numbers, coords, cell),
+        (numbers[::-1], (coords[::-1] + 3.3) @ turn, cell @ turn),
+        rock_salt(repeat=2),
+        rock_salt(a=5.70),
+        (other, coords, cell),
+        (numbers, coords + 0.001, cell),
+    ]
+    assert structure_groups(structures).tolist() == [0, 0, 0, 1, 2, 0]
+
+
+def test_duplicates_of_molecules():
+    rng = np.random.default_rng(3)
+    coords = rng.normal(size=(9, 3)) * 3
+    numbers = np.array([6, 6, 8, 1, 1, 1, 1, 1, 1])
+    turn = np.linalg.qr(rng.normal(size=(3, 3)))[0]
+    stretched = coords.copy()
+    stretched[0] += 0.2
+    order = rng.permutation(9)
+    structures = [
+        (numbers, coords, None),
+        (numbers, stretched, None),
+        (numbers[order], coords[order] @ turn - 5, None),
+        (np.array([2]), np.zeros((1, 3)), None),
+    ]
+    assert structure_groups(structures).tolist() == [0, 1, 0, 2]
+    names = ["", "CCO", "", "CCO"]
+    assert duplicate_groups(names, structures).tolist() == [0, 1, 0, 1]
+    assert duplicate_groups(["a", "b", "a"], None).tolist() == [0, 1, 0]
+
+
+def test_slab_in_a_wide_vacuum():
+    """Cells of surface atoms reach far into the vacuum; the search must not run away."""
+    hexagon = np.array([[2.46, 0, 0], [-1.23, 2.13, 0], [0, 0, 40.0]])
+    coords = np.array([[0, 0, 20.0], [0, 1.42, 20.1]])
+    centre, _, weight, distance = ofm.neighbours(coords, hexagon)
+    assert distance.max() < 41
+    assert (weight[centre == 0] > 0.5).sum() >= 2
