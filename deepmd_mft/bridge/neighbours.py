@@ -7,6 +7,8 @@ import importlib
 import threading
 from typing import TYPE_CHECKING, Any
 
+from deepmd_mft.structures.cells import right_handed
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -52,7 +54,7 @@ def count_neighbours(coord: Any, cell: Any, rcut: float) -> Any:
     coord : np.ndarray
         nloc x 3, in Angstrom.
     cell : np.ndarray or None
-        3 x 3, in Angstrom; None for a molecule.
+        3 x 3, in Angstrom, of either hand; None for a molecule.
     rcut : float
         In Angstrom.
 
@@ -65,7 +67,7 @@ def count_neighbours(coord: Any, cell: Any, rcut: float) -> Any:
     nlist: Any = importlib.import_module("deepmd.pt.utils.nlist")
     position = torch.as_tensor(coord, dtype=torch.float64).reshape(1, -1, 3)
     atype = torch.zeros(position.shape[:2], dtype=torch.long)
-    box = None if cell is None else torch.as_tensor(cell, dtype=torch.float64).reshape(1, 9)
+    box = None if cell is None else torch.as_tensor(right_handed(cell)).reshape(1, 9)
     extended, _, _ = nlist.extend_coord_with_ghosts(position, atype, box, rcut)
     distance = torch.cdist(position[0], extended.reshape(-1, 3))
     return (distance < rcut).sum(dim=1).cpu().numpy() - 1
