@@ -47,8 +47,9 @@ def _at_least(name: str, dtype: Any, least: float, default: Any, doc: str) -> Ar
         dtype,
         optional=True,
         default=default,
-        extra_check=lambda value: all(
-            item >= least for item in (value if isinstance(value, list) else [value])
+        extra_check=lambda value: (
+            value is None
+            or all(item >= least for item in (value if isinstance(value, list) else [value]))
         ),
         extra_check_errmsg=f"must be at least {least:g}",
         doc=doc,
@@ -67,12 +68,17 @@ def _metric(choices: tuple[str, ...], default: list[str], doc: str) -> Argument:
     )
 
 
-def _property_name(*, several: bool) -> Argument:
+#: What a loss says about an option that its fitting net has too.
+_OF_THE_HEAD = " Left out, it is the fitting net's; given, it must be the same."
+
+
+def _property_name(*, several: bool, loss: bool = False) -> Argument:
     doc = (
-        "Name of the property: labels are read from `set.*/<property_name>.npy`, one row a frame, "
-        "and the model's output has this name. The loss and the fitting net of a branch must "
-        "agree on it."
+        "Name of the property: labels are read from `set.*/<property_name>.npy`, one row per "
+        "frame, and the model's output has this name."
     )
+    if loss:
+        doc += _OF_THE_HEAD
     if several:
         doc += (
             " A list makes one head for several properties, each with its own file, bias and "
@@ -81,8 +87,10 @@ def _property_name(*, several: bool) -> Argument:
     return Argument(
         "property_name",
         [str, list[str]] if several else str,
+        optional=loss,
+        default=None,
         extra_check=lambda names: (
-            not (set([names] if isinstance(names, str) else names) & set(RESERVED_NAMES))
+            not (set([names] if isinstance(names, str) else names or []) & set(RESERVED_NAMES))
         ),
         extra_check_errmsg=(
             "is taken by deepmd-kit, whose `dp test` would read the output as its own; choose "
@@ -92,25 +100,24 @@ def _property_name(*, several: bool) -> Argument:
     )
 
 
-def _task_dim() -> Argument:
+def _task_dim(*, loss: bool = False) -> Argument:
     return _at_least(
         "task_dim",
         [int, list[int]],
         1,
-        1,
+        None if loss else 1,
         "Number of components of the property, the columns of its label file; a list for several "
-        "properties. The loss and the fitting net of a branch must agree on it.",
+        "properties." + (_OF_THE_HEAD if loss else ""),
     )
 
 
-def _num_classes() -> Argument:
+def _num_classes(*, loss: bool = False) -> Argument:
     return _at_least(
         "num_classes",
         int,
         2,
-        2,
-        "Number of classes; labels are whole numbers from 0. The loss and the fitting net of a "
-        "branch must agree on it.",
+        None if loss else 2,
+        "Number of classes; labels are whole numbers from 0." + (_OF_THE_HEAD if loss else ""),
     )
 
 
@@ -307,8 +314,8 @@ def model_mft() -> Argument:
 def loss_mft_property() -> list[Argument]:
     """Options of the loss ``mft_property``."""
     return [
-        _property_name(several=True),
-        _task_dim(),
+        _property_name(several=True, loss=True),
+        _task_dim(loss=True),
         _at_least(
             "weight",
             [float, int, list[float], list[int]],
@@ -371,8 +378,8 @@ def loss_mft_property() -> list[Argument]:
 def loss_mft_classification() -> list[Argument]:
     """Options of the loss ``mft_classification``."""
     return [
-        _property_name(several=False),
-        _num_classes(),
+        _property_name(several=False, loss=True),
+        _num_classes(loss=True),
         Argument(
             "class_weights",
             list[float],

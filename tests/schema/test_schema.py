@@ -48,6 +48,27 @@ def test_a_mistake_is_named_with_its_place(section, key, value, message):
     assert section in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("loss", "keys"),
+    [
+        ({"type": "mft_property"}, ("property_name", "task_dim")),
+        ({"type": "mft_classification"}, ("property_name", "num_classes")),
+    ],
+)
+def test_a_loss_may_leave_out_what_its_head_says(loss, keys):
+    """Inputs of DeePMD-kit 3.1 and 3.2 have no property_name in the loss."""
+    config = single_input()
+    config["loss"] = loss
+    assert [resolved(config)["loss"][key] for key in keys] == [None, None]
+
+
+def test_a_head_needs_its_property_name():
+    config = single_input()
+    del config["model"]["fitting_net"]["property_name"]
+    with pytest.raises(ArgumentError, match="property_name"):
+        resolved(config)
+
+
 def test_another_fitting_net_in_an_mft_model_is_refused():
     config = single_input()
     config["model"]["fitting_net"]["type"] = "ener"
