@@ -21,6 +21,7 @@ import torch
 from deepmd.utils.model_branch_dict import get_model_dict
 
 from deepmd_mft.bridge.models import load_frozen, load_model, no_jit_warm_up
+from deepmd_mft.checkpoints.branch import head_type, is_property, property_columns
 from deepmd_mft.errors import UserError
 
 if TYPE_CHECKING:
@@ -135,7 +136,7 @@ class Predictor:
         self.head = head
         self.path = path
         self.type_map = list(model.get_type_map())
-        self.outputs = _outputs(params, model, path)
+        self.outputs = _outputs(params, model)
         self.dim_fparam = int(model.get_dim_fparam())
         if model.get_dim_aparam():
             raise UserError(
@@ -168,7 +169,7 @@ class Predictor:
             branch = params["model_dict"][head]
         else:
             branch = params
-            if not _is_property(branch):
+            if not is_property(branch):
                 raise UserError(_no_property(path, {"the model": branch}))
             head = ""
         return cls(load_model(str(path), head or None), branch, head, path)
@@ -185,7 +186,7 @@ class Predictor:
                 f"{path} is not a frozen model of `dp --pt freeze` ({type(error).__name__}); "
                 "freeze it again"
             ) from None
-        if not _is_property(params):
+        if not is_property(params):
             raise UserError(_no_property(path, {"the frozen model": params}))
         del head  # a frozen model is one branch
         return cls(model, params, "", path)
@@ -324,10 +325,10 @@ def property_branch(branches: dict[str, Any], path: Path, head: str | None) -> s
             raise UserError(
                 f"{path} has no head '{head}'; it has {', '.join(branches)}. Choose with --head"
             )
-        if not _is_property(branches[aliases[head]]):
+        if not is_property(branches[aliases[head]]):
             raise UserError(_no_property(path, {head: branches[aliases[head]]}))
         return str(aliases[head])
-    found = [name for name, branch in branches.items() if _is_property(branch)]
+    found = [name for name, branch in branches.items() if is_property(branch)]
     if not found:
         raise UserError(_no_property(path, branches))
     if len(found) > 1:
@@ -337,31 +338,19 @@ def property_branch(branches: dict[str, Any], path: Path, head: str | None) -> s
     return found[0]
 
 
-def _is_property(params: dict[str, Any]) -> bool:
-    kind = str((params.get("fitting_net") or {}).get("type", "ener"))
-    return kind.startswith("mft_") or kind == "property"
-
-
 def _no_property(path: Path, branches: dict[str, Any]) -> str:
-    kinds = ", ".join(
-        f"{name}: {(branch.get('fitting_net') or {}).get('type', 'ener')}"
-        for name, branch in branches.items()
-    )
+    kinds = ", ".join(f"{name}: {head_type(branch)}" for name, branch in branches.items())
     return (
         f"{path} has no property head ({kinds}; needed is one of {PROPERTY_HEADS}). A pretrained "
         "checkpoint gets one by fine-tuning; for energies and forces use `dp --pt test`"
     )
 
 
-def _outputs(params: dict[str, Any], model: Any, path: Path) -> list[Output]:
+def _outputs(params: dict[str, Any], model: Any) -> list[Output]:
     net = params["fitting_net"]
-    names = net["property_name"]
-    if net["type"] == "mft_classification":
-        return [Output(names, int(model.get_task_dim()), int(net.get("num_classes", 2)))]
-    if isinstance(names, str):
-        return [Output(names, int(model.get_task_dim()))]
-    dims = net.get("task_dim", 1)
-    dims = dims if isinstance(dims, list) else [dims] * len(names)
-    if len(dims) != len(names):
-        raise UserError(f"{path}: task_dim and property_name have different lengths")
-    return [Output(name, int(dim)) for name, dim in zip(names, dims, strict=True)]
+    columns = property_columns(params)
+    if len(columns) == 1:  # the model knows how many logits or components
+        (name,) = columns
+        classes = int(net.get("num_classes", 2)) if net["type"] == "mft_classification" else None
+        return [Output(name, int(model.get_task_dim()), classes)]
+    return [Output(name, dim) for name, dim in columns.items()]
