@@ -103,7 +103,7 @@ def run(args: argparse.Namespace) -> int:
         args.seed = 42 if args.method == "boom" else 0
     groups = np.arange(len(data))
     if args.duplicates == "together" and args.method not in _KEEP_PUBLISHED:
-        groups = duplicate_groups(data.rows.groups, data.structures())
+        groups = duplicate_groups(data.rows.groups, data.rows.smiles, data.structures())
     only = None if args.write is None else [w for w in args.write.split(",") if w != "none"]
     original = None
     method, parameters = args.method, _parameters(args)

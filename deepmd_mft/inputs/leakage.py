@@ -1,4 +1,4 @@
-"""Structures of a validation or test set that are in the training data too."""
+"""Structures of a validation or test set that are, or whose like is, in the training data too."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from deepmd_mft.structures.duplicates import structure_groups
+from deepmd_mft.structures.duplicates import duplicate_groups
 
 if TYPE_CHECKING:
     from deepmd_mft.inputs.branches import Findings
@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 def find_leakage(
     sets: dict[tuple[str, str], StructureSet], tests: list[StructureSet], findings: Findings
 ) -> None:
-    """Warn of held-out structures in any branch's training data; equal to 0.01 Angstrom.
+    """Warn of held-out structures in any branch's training data.
+
+    What counts as the same is what ``dp-mft split`` keeps on one side: equal structures,
+    molecules and groups (:func:`deepmd_mft.structures.duplicates.duplicate_groups`).
 
     Parameters
     ----------
@@ -31,10 +34,15 @@ def find_leakage(
     every = [*trained, *held_out, *tests]
     if not trained or not every[len(trained) :]:
         return
-    groups = structure_groups(
-        structure
-        for one in every
-        for structure in zip(one.numbers, one.coords, one.cells, strict=True)
+    groups = duplicate_groups(
+        [group for one in every for group in one.groups],
+        [smiles for one in every for smiles in one.smiles],
+        (
+            structure
+            for one in every
+            for structure in zip(one.numbers, one.coords, one.cells, strict=True)
+        ),
+        tell=lambda remark: findings.warn(f"leakage: {remark}"),
     )
     ends = np.cumsum([len(one) for one in every])
     parts = dict(zip(range(len(every)), np.split(groups, ends[:-1]), strict=True))
@@ -45,8 +53,8 @@ def find_leakage(
                 continue
             text = (
                 f"{len(common)} of {len(other)} structures of {other.name} are in {train.name} too "
-                f"(first: {other.ids[common[0]]}); remove them from one of the two, else the "
-                "errors flatter the model"
+                f"(same structure, molecule or group; first: {other.ids[common[0]]}); remove them "
+                "from one of the two, else the errors flatter the model"
             )
             if other in tests:
                 findings.errors.append(f"leakage: {text}")

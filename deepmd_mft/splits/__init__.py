@@ -7,6 +7,6 @@ into folders and ``split.json``.
 
 from __future__ import annotations
 
-from deepmd_mft.splits.fold import PARTS, Fold, group_numbers
+from deepmd_mft.splits.fold import PARTS, Fold
 
-__all__ = ["PARTS", "Fold", "group_numbers"]
+__all__ = ["PARTS", "Fold"]

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from deepmd_mft.errors import UserError
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-__all__ = ["PARTS", "Fold", "amount", "carve", "draw", "group_numbers", "members"]
+__all__ = ["PARTS", "Fold", "amount", "carve", "draw", "members"]
 
 PARTS = ("train", "val", "id_test", "ood_test")
 
@@ -39,27 +35,6 @@ class Fold:
     def parts(self) -> dict[str, np.ndarray]:
         """Return the four arrays by name."""
         return {part: getattr(self, part) for part in PARTS}
-
-
-def group_numbers(labels: Sequence[str | int]) -> np.ndarray:
-    """Give numbers to the groups in order of appearance; an empty label is a group of its own.
-
-    Parameters
-    ----------
-    labels : sequence
-        One a row.
-
-    Returns
-    -------
-    np.ndarray
-        Group of every row, shape ``nrows``, from 0.
-    """
-    numbers: dict[object, int] = {}
-    out = np.empty(len(labels), dtype=np.int64)
-    for row, label in enumerate(labels):
-        key: object = ("row", row) if label == "" else label
-        out[row] = numbers.setdefault(key, len(numbers))
-    return out
 
 
 def members(groups: np.ndarray, chosen: np.ndarray) -> np.ndarray:

@@ -12,6 +12,7 @@ import hashlib
 import json
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import lmdb
@@ -22,6 +23,7 @@ from deepmd_mft.data.writers.base import ROW_FIELDS
 from deepmd_mft.data.writers.lmdb import DISK_NAMES, metadata
 from deepmd_mft.errors import UserError
 from deepmd_mft.files.checksums import file_checksum
+from deepmd_mft.files.names import path_below
 from deepmd_mft.structures.elements import atomic_number
 
 if TYPE_CHECKING:
@@ -60,15 +62,32 @@ class Rows:
     def read(cls, path: Path) -> Rows:
         """Read ``rows.csv``."""
         columns: list[list[str]] = [[] for _ in ROW_FIELDS]
-        with path.open(newline="", encoding="utf-8") as handle:
-            table = csv.reader(handle)
-            if tuple(next(table, [])[: len(ROW_FIELDS)]) != ROW_FIELDS:
-                raise UserError(f"{path}: not a table of rows written by dp-mft convert")
-            for row in table:
-                for column, value in zip(columns, row, strict=False):
-                    column.append(value)
+        try:
+            with path.open(newline="", encoding="utf-8") as handle:
+                table = csv.reader(handle)
+                if tuple(next(table, [])[: len(ROW_FIELDS)]) != ROW_FIELDS:
+                    raise UserError(f"{path}: not a table of rows written by dp-mft convert")
+                for row in table:
+                    if len(row) < len(ROW_FIELDS):
+                        raise UserError(
+                            f"{path}, line {table.line_num}: {len(row)} fields instead of "
+                            f"{len(ROW_FIELDS)}; was the table cut off?"
+                        )
+                    for column, value in zip(columns, row, strict=False):
+                        column.append(value)
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise UserError(f"{path} cannot be read as a table ({error})") from None
         _, ids, smiles, groups, source_rows, systems, frames = columns
-        return cls(ids, smiles, groups, systems, np.array(source_rows, int), np.array(frames, int))
+        for system in dict.fromkeys(systems):
+            path_below(system, f"{path}, column system")
+        return cls(
+            ids,
+            smiles,
+            groups,
+            systems,
+            _whole_numbers(source_rows, f"{path}, column source_row"),
+            _whole_numbers(frames, f"{path}, column frame"),
+        )
 
     @classmethod
     def count(cls, systems: dict[str, int]) -> Rows:
@@ -99,6 +118,13 @@ class Rows:
                 table.writerow((row, *common, *places[row]))
 
 
+def _whole_numbers(texts: list[str], where: str) -> np.ndarray:
+    wrong = next((text for text in texts if not (text.isascii() and text.isdecimal())), None)
+    if wrong is not None:
+        raise UserError(f"{where}: {wrong!r} is not a row number (row {texts.index(wrong)})")
+    return np.array(texts, dtype=np.int64)
+
+
 class DataSet:
     """A deepmd-kit data set that can be looked at and divided by row.
 
@@ -127,6 +153,21 @@ class DataSet:
     def units(self) -> dict[str, str]:
         """Unit of every label, as far as the set says."""
         return dict(self.record.get("units", {}))
+
+    def named_group(self, row: int) -> str:
+        """Return the group of a row, told apart from equal names of another source."""
+        group = self.rows.groups[row]
+        return f"{self._origin}:{group}" if group else ""
+
+    @cached_property
+    def _origin(self) -> str:
+        """What the set was converted from; parts of one set have the same."""
+        files = [
+            (file.get("bytes"), file.get("sha256") or file.get("path"))
+            for file in self.record.get("files", [])
+        ]
+        home = self.record.get("part_of", str(self.path.resolve()))
+        return hashlib.sha256(json.dumps(files or home).encode()).hexdigest()
 
     def _load_rows(self) -> Rows:
         table = self.path / "rows.csv"

@@ -1,4 +1,4 @@
-"""Rows that describe the same thing: equal molecules by SMILES, equal structures by geometry."""
+"""Rows that describe the same thing: equal groups, molecules (by SMILES) and structures."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
-from deepmd_mft.splits.fold import group_numbers
+from deepmd_mft.structures.molecules import canonical_smiles
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
-__all__ = ["duplicate_groups", "structure_groups"]
+__all__ = ["duplicate_groups", "group_numbers", "joined_groups", "structure_groups"]
 
 # Two structures are one if all their fingerprints (distances in Angstrom) agree to this.
 TOLERANCE = 0.01
@@ -25,35 +25,85 @@ _CANDIDATE_ENTRIES = 8
 
 
 def duplicate_groups(
-    names: Sequence[str],
-    structures: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray | None]] | None,
+    groups: Sequence[str],
+    smiles: Sequence[str],
+    structures: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray | None]],
+    *,
+    jobs: int = 1,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> np.ndarray:
-    """Find the groups of rows that must stay on one side of a split.
+    """Find the rows that must stay on one side of a split.
 
-    Rows with the same name (their molecule) form a group. Rows without a name are compared
-    by structure.
+    Rows belong together if they have the same group, or the same molecule (SMILES in any
+    spelling, isotopes aside), or the same structure; and so do the rows that each of these
+    belongs together with.
 
     Parameters
     ----------
-    names : sequence of str
-        Group or SMILES of every row; empty where there is none.
-    structures : iterable, optional
-        Numbers, positions and cell of every row; None to go by names alone.
+    groups, smiles : sequence of str
+        Of every row; empty where there is none.
+    structures : iterable
+        Numbers, positions and cell of every row.
+    jobs : int
+        Processes for the SMILES.
+    tell : callable
+        Takes a remark on what could not be compared (:func:`canonical_smiles`).
 
     Returns
     -------
     np.ndarray
         Group of every row, shape ``nrows``, numbered in order of appearance.
     """
-    if structures is None or all(names):
-        return group_numbers(names)
-    nameless = [not name for name in names]
-    found = structure_groups(
-        structure for structure, wanted in zip(structures, nameless, strict=True) if wanted
+    spelled = canonical_smiles(smiles, jobs=jobs, tell=tell)
+    return joined_groups(
+        group_numbers(groups), group_numbers(spelled), structure_groups(structures)
     )
-    numbers = iter(found.tolist())
-    keys: list[str | int] = [name or next(numbers) for name in names]
-    return group_numbers(keys)
+
+
+def group_numbers(labels: Sequence[str | int]) -> np.ndarray:
+    """Give numbers to the groups in order of appearance; an empty label is a group of its own.
+
+    Parameters
+    ----------
+    labels : sequence
+        One per row.
+
+    Returns
+    -------
+    np.ndarray
+        Group of every row, shape ``nrows``, from 0.
+    """
+    numbers: dict[object, int] = {}
+    out = np.empty(len(labels), dtype=np.int64)
+    for row, label in enumerate(labels):
+        key: object = ("row", row) if label == "" else label
+        out[row] = numbers.setdefault(key, len(numbers))
+    return out
+
+
+def joined_groups(*labels: np.ndarray) -> np.ndarray:
+    """Join rows that share a label in any of several ways of labelling, and so on through them.
+
+    Parameters
+    ----------
+    *labels : np.ndarray
+        Each of shape ``nrows``.
+
+    Returns
+    -------
+    np.ndarray
+        Group of every row, shape ``nrows``, numbered in order of appearance.
+    """
+    n = len(labels[0])
+    firsts = []
+    for one in labels:
+        _, first, place = np.unique(one, return_index=True, return_inverse=True)
+        firsts.append(first[place])
+    rows = np.tile(np.arange(n), len(labels))
+    edges = (np.ones(len(rows), dtype=bool), (np.concatenate(firsts), rows))
+    found = connected_components(coo_array(edges, shape=(n, n)), directed=False)[1]
+    _, first, place = np.unique(found, return_index=True, return_inverse=True)
+    return np.asarray(np.argsort(np.argsort(first))[place])
 
 
 def structure_groups(

@@ -65,6 +65,9 @@ class StructureSet:
     ----------
     total : int
         Structures in the folders, of which ``len()`` were taken.
+    ids, smiles, groups : list of str
+        Name, molecule and group of every structure; the last two are empty where the set does
+        not say. Equal groups of sets from different sources differ here.
     """
 
     def __init__(self, name: str, folders: list[Path], most: int | None = None) -> None:
@@ -78,6 +81,8 @@ class StructureSet:
         self.coords = [coords for _, coords, _ in structures]
         self.cells = [cell for _, _, cell in structures]
         self.ids = [data.rows.ids[row] for data, rows in self._data for row in rows]
+        self.smiles = [data.rows.smiles[row] for data, rows in self._data for row in rows]
+        self.groups = [data.named_group(row) for data, rows in self._data for row in rows]
 
     def __len__(self) -> int:
         return len(self.numbers)

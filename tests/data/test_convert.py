@@ -18,52 +18,11 @@ from deepmd.utils.data import DeepmdData
 
 from deepmd_mft.cli import main
 from deepmd_mft.data.convert import convert
-from deepmd_mft.data.frames import Frames, Skipped, Source
+from deepmd_mft.data.frames import Skipped
 from deepmd_mft.data.writers import npy
 from deepmd_mft.errors import UserError
 from deepmd_mft.structures.dataset import open_dataset
-
-RNG = np.random.default_rng(0)
-
-
-def molecule(n: int, frames: int = 1, name: str = "m", **labels: float) -> Frames:
-    """Carbon chain of ``n`` atoms with energy, force and scalar properties."""
-    coords = RNG.normal(scale=0.05, size=(frames, n, 3))
-    coords[:, :, 0] += np.arange(n) * 1.5
-    values = {key: np.full((frames, 1), value) for key, value in labels.items()}
-    return Frames(
-        numbers=np.array([6] * (n - 1) + [1]),
-        coords=coords,
-        labels={
-            "energy": RNG.normal(size=frames),
-            "force": RNG.normal(size=(frames, n, 3)),
-            **values,
-        },
-        ids=[f"{name}{n}:{i}" for i in range(frames)],
-        smiles="C" * (n - 1),
-    )
-
-
-def crystal(a: float, name: str = "c", **labels: float) -> Frames:
-    """Rock salt with a virial."""
-    cell = a / 2 * (1 - np.eye(3))
-    return Frames(
-        numbers=np.array([11, 17]),
-        coords=np.array([[[0, 0, 0], [a / 2] * 3]]),
-        cells=cell[None],
-        labels={
-            "energy": np.array([-a]),
-            "force": np.zeros((1, 2, 3)),
-            "virial": a * np.eye(3)[None],
-            **{key: np.array([[value]]) for key, value in labels.items()},
-        },
-        ids=[f"{name}{a}"],
-    )
-
-
-def source(*frames: Frames | Skipped) -> Source:
-    """A source of given frames."""
-    return Source("test", [], {"gap": "eV"}, iter(frames))
+from tests.helpers.frames import crystal, molecule, source
 
 
 @pytest.mark.parametrize("name", ["set", "set.lmdb"])
@@ -238,8 +197,7 @@ def test_an_interrupted_conversion_cannot_be_trained_on(tmp_path, how):
 import signal, sys
 # a shell's background job ignores SIGINT, and so would its children
 signal.signal(signal.SIGINT, signal.default_int_handler)
-sys.path.insert(0, {str(Path(__file__).parent)!r})
-from tests.data.test_convert import molecule, source
+from tests.helpers.frames import molecule, source
 from pathlib import Path
 from deepmd_mft.data.convert import convert
 from deepmd_mft.data.writers import npy

@@ -7,7 +7,7 @@ import pytest
 
 from deepmd_mft.errors import UserError
 from deepmd_mft.splits import ofm
-from deepmd_mft.structures.duplicates import duplicate_groups, structure_groups
+from deepmd_mft.structures.duplicates import structure_groups
 
 
 def rock_salt(a=5.64, repeat=1):
@@ -122,9 +122,6 @@ def test_duplicates_of_molecules():
         (np.array([2]), np.zeros((1, 3)), None),
     ]
     assert structure_groups(structures).tolist() == [0, 1, 0, 2]
-    names = ["", "CCO", "", "CCO"]
-    assert duplicate_groups(names, structures).tolist() == [0, 1, 0, 1]
-    assert duplicate_groups(["a", "b", "a"], None).tolist() == [0, 1, 0]
 
 
 def test_slab_in_a_wide_vacuum():

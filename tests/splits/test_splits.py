@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 from scipy.stats import gaussian_kde
 from sklearn.neighbors import KernelDensity
-from test_convert import crystal, molecule, source
 
 from deepmd_mft.cli import main
 from deepmd_mft.data.convert import convert
 from deepmd_mft.errors import UserError
-from deepmd_mft.splits import boom, chemistry, group_numbers, omee, random_folds
+from deepmd_mft.splits import boom, chemistry, omee, random_folds
 from deepmd_mft.structures.dataset import open_dataset
+from deepmd_mft.structures.duplicates import group_numbers
+from tests.helpers.frames import crystal, molecule, source
 
 RNG = np.random.default_rng(1)
 APART = np.arange(200)
