@@ -41,6 +41,32 @@ def test_energy_and_force_labels_are_required():
     }
 
 
+def requirements(**prefactors):
+    loss = MFTForceFieldLoss(**{f"{end}_pref_e": 0 for end in ("start", "limit")} | prefactors)
+    return {item["key"]: item["must"] for item in loss.label_requirement}
+
+
+NO_FORCE = {"start_pref_f": 0, "limit_pref_f": 0}
+
+
+@pytest.mark.parametrize(
+    ("prefactors", "required"),
+    [
+        ({"start_pref_v": 0.1, "limit_pref_v": 1}, {"virial": True}),
+        ({"start_pref_ae": 1, "limit_pref_ae": 1}, {"atom_ener": True}),
+        ({"start_pref_pf": 1, "limit_pref_pf": 1}, {"force": True, "atom_pref": True}),
+        (
+            {"start_pref_pf": 1, "limit_pref_pf": 1, "use_default_pf": True},
+            {"force": True, "atom_pref": False},
+        ),
+        ({"relative_f": 0.1}, {"force": False}),
+        ({}, {}),
+    ],
+)
+def test_every_label_is_required_if_its_prefactor_counts(prefactors, required):
+    assert requirements(**NO_FORCE, **prefactors) == required
+
+
 def test_serialization_round_trip():
     loss = MFTForceFieldLoss(starter_learning_rate=1e-3, lambda_reg=0.2, **PREFACTORS)
     assert MFTForceFieldLoss.deserialize(loss.serialize()).serialize() == loss.serialize()

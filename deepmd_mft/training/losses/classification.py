@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from deepmd.pt.loss.loss import TaskLoss
-from deepmd.utils.data import DataRequirementItem
 
 from deepmd_mft.errors import UserError
-from deepmd_mft.training.losses.property import known_labels
+from deepmd_mft.training.losses.base import Term
+from deepmd_mft.training.losses.labels import LabelLoss, head_of, names_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from deepmd_mft.training.losses.base import Batch
 
 
 @TaskLoss.register("mft_classification")
-class MFTClassificationLoss(TaskLoss):
+class MFTClassificationLoss(LabelLoss):
     """Cross-entropy of the logits of ``mft_classification``.
 
     Parameters
     ----------
     property_name : str
-        Name of the labels: one column of class numbers from 0.
+        Name of the labels: one column of class numbers from 0; in a training, the fitting net's
+        if left out.
     num_classes : int
-        At least 2, as in the fitting net.
+        At least 2, as in the fitting net; in a training, the fitting net's if left out.
     class_weights : list of float, optional
         Weight of each class; all 1 if left out.
     missing_labels : {"error", "mask"}
@@ -33,103 +39,92 @@ class MFTClassificationLoss(TaskLoss):
 
     def __init__(
         self,
-        property_name: str,
-        num_classes: int = 2,
+        property_name: str | None = None,
+        num_classes: int | None = None,
         class_weights: list[float] | None = None,
         missing_labels: str = "error",
         metric: tuple[str, ...] = ("accuracy",),
         **_kwargs: Any,
     ) -> None:
         super().__init__()
+        (name,) = names_of(property_name, "mft_classification")
+        num_classes = 2 if num_classes is None else num_classes
         if class_weights is not None and len(class_weights) != num_classes:
             raise UserError(
-                f"loss of property '{property_name}': class_weights has {len(class_weights)} "
+                f"loss of property '{name}': class_weights has {len(class_weights)} "
                 f"entries for {num_classes} classes; give one each"
             )
         if "roc_auc" in metric and num_classes != 2:
             raise UserError(
-                f"loss of property '{property_name}': metric roc_auc is for two classes, there "
+                f"loss of property '{name}': metric roc_auc is for two classes, there "
                 f"are {num_classes}; use accuracy"
             )
-        self.property_name = property_name
+        self.property_name = name
+        self.label_dims = {name: 1}
         self.num_classes = num_classes
         self.class_weights = class_weights
         self.missing_labels = missing_labels
         self.metric = list(metric)
+        self.arguments = {
+            "property_name": name,
+            "num_classes": num_classes,
+            "class_weights": class_weights,
+            "missing_labels": missing_labels,
+            "metric": self.metric,
+        }
 
-    def forward(
-        self,
-        input_dict: dict[str, torch.Tensor],
-        model: torch.nn.Module,
-        label: dict[str, torch.Tensor],
-        natoms: int,
-        learning_rate: float = 0.0,
-        mae: bool = False,
-    ) -> tuple[dict[str, torch.Tensor], torch.Tensor, dict[str, torch.Tensor]]:
-        """Predict a batch and compare it with its labels: see :meth:`.MFTPropertyLoss.forward`."""
-        del natoms, learning_rate, mae
-        self._check_head(model)
-        model_pred = model(**input_dict)
-        logits = class_logits(model_pred[self.property_name])
-        known = known_labels(label, self.property_name)[:, 0]
-        classes = torch.nan_to_num(label[self.property_name][:, 0]).round().long()
-        if known.any():
-            self._check_classes(classes[known], label[self.property_name][:, 0][known])
-        logits, classes = logits[known], classes[known]
-        weights = None
-        if self.class_weights is not None:
-            weights = torch.tensor(self.class_weights, dtype=logits.dtype, device=logits.device)
-        loss = F.cross_entropy(logits, classes, weight=weights) if len(classes) else logits.sum()
-        shown = logits.detach()
-        more_loss = {name: class_metric(shown, classes, name) for name in self.metric}
-        return model_pred, loss, more_loss
+    @classmethod
+    def options_of_head(cls, model: Any, options: dict[str, Any]) -> dict[str, Any]:
+        """Return the name and number of classes that the head has."""
+        del options
+        return {
+            "property_name": _head(model).var_name,
+            "num_classes": getattr(_head(model), "num_classes", None),
+        }
 
-    def _check_head(self, model: torch.nn.Module) -> None:
-        net = getattr(getattr(model, "atomic_model", None), "fitting_net", None)
-        expected = (self.property_name, self.num_classes)
-        if (getattr(net, "var_name", None), getattr(net, "num_classes", None)) != expected:
+    def check_model(self, model: Any) -> None:
+        """Raise UserError if head and loss differ in name or number of classes."""
+        net = _head(model)
+        if (net.var_name, getattr(net, "num_classes", None)) != (
+            self.property_name,
+            self.num_classes,
+        ):
             raise UserError(
                 f"the loss expects classes of '{self.property_name}' with num_classes "
                 f"{self.num_classes}: make property_name and num_classes of loss and fitting_net "
                 "(of type mft_classification) equal"
             )
 
-    def _check_classes(self, classes: torch.Tensor, labels: torch.Tensor) -> None:
+    def terms(self, batch: Batch) -> Iterator[Term]:
+        """Return the cross-entropy."""
+        labels, known = self.read_labels(batch, self.property_name)
+        labels, logits = labels[known], class_logits(batch.prediction[self.property_name])
+        logits, classes = logits[known[:, 0]], self._class_numbers(labels)
+        weights = None
+        if self.class_weights is not None:
+            weights = torch.tensor(self.class_weights, dtype=logits.dtype, device=logits.device)
+        loss = F.cross_entropy(logits, classes, weight=weights) if len(classes) else logits.sum()
+        shown = logits.detach()
+        columns = {name: class_metric(shown, classes, name) for name in self.metric}
+        yield Term(f"property {self.property_name}", loss, 1.0, columns)
+
+    def _class_numbers(self, labels: torch.Tensor) -> torch.Tensor:
+        classes = labels.round().long()
         bad = (classes != labels) | (classes < 0) | (classes >= self.num_classes)
         if bad.any():
             raise UserError(
                 f"property '{self.property_name}': label {float(labels[bad][0]):g} is no class; "
                 f"the labels must be whole numbers from 0 to {self.num_classes - 1}"
             )
+        return classes
 
-    @property
-    def label_requirement(self) -> list[DataRequirementItem]:
-        """The labels to load: ``<property_name>.npy`` in every set."""
-        must = self.missing_labels == "error"
-        return [
-            DataRequirementItem(self.property_name, ndof=1, atomic=False, must=must, high_prec=True)
-        ]
 
-    def serialize(self) -> dict[str, Any]:
-        """Return the constructor's arguments."""
-        return {
-            "@class": "MFTClassificationLoss",
-            "@version": 1,
-            "property_name": self.property_name,
-            "num_classes": self.num_classes,
-            "class_weights": self.class_weights,
-            "missing_labels": self.missing_labels,
-            "metric": self.metric,
-        }
-
-    @classmethod
-    def deserialize(cls, data: dict[str, Any]) -> MFTClassificationLoss:
-        """Build the loss from :meth:`serialize`'s dict."""
-        return cls(**{key: value for key, value in data.items() if not key.startswith("@")})
+def _head(model: Any) -> Any:
+    return head_of(model, "mft_classification", "a loss of its own")
 
 
 def class_logits(output: torch.Tensor) -> torch.Tensor:
-    """Return one logit a class; a single logit is that of class 1 against class 0.
+    """Return one logit per class; a single logit is that of class 1 against class 0.
 
     Parameters
     ----------

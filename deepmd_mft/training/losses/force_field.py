@@ -9,13 +9,18 @@ from deepmd.pt.loss.ener import EnergyStdLoss
 from deepmd.pt.loss.loss import TaskLoss
 
 from deepmd_mft.errors import UserError
+from deepmd_mft.training.losses.base import MFTLoss, Term
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from deepmd.utils.data import DataRequirementItem
+
+    from deepmd_mft.training.losses.base import Batch
 
 
 @TaskLoss.register("mft_force_field")
-class MFTForceFieldLoss(EnergyStdLoss):
+class MFTForceFieldLoss(MFTLoss, EnergyStdLoss):
     """deepmd-kit's energy, force and virial loss times ``lambda_reg``.
 
     The regulariser of multi-task fine-tuning (MFT, arXiv 2601.08486, Eqs. 10 and 11). With
@@ -67,27 +72,28 @@ class MFTForceFieldLoss(EnergyStdLoss):
                 "generalized and relative force options, or set force_reduction: atom"
             )
 
-    def forward(
-        self,
-        input_dict: dict[str, torch.Tensor],
-        model: torch.nn.Module,
-        label: dict[str, torch.Tensor],
-        natoms: int,
-        learning_rate: float,
-        mae: bool = False,
-    ) -> tuple[dict[str, torch.Tensor], torch.Tensor, dict[str, torch.Tensor]]:
-        """Return predictions, the weighted loss and deepmd-kit's metrics (not weighted)."""
-        model_pred, loss, more_loss = super().forward(
-            input_dict, model, label, natoms, learning_rate, mae
+    def terms(self, batch: Batch) -> Iterator[Term]:
+        """Return deepmd-kit's loss times ``lambda_reg``, with its columns (not weighted)."""
+        _, loss, columns = EnergyStdLoss.forward(
+            self,
+            batch.inputs,
+            lambda **_: batch.prediction,
+            batch.label,
+            batch.natoms,
+            batch.learning_rate,
         )
-        if self.force_reduction == "structure" and self.has_f and label.get("find_force", 0.0):
-            coefficient = learning_rate / self.starter_learning_rate
-            pref = self.limit_pref_f + (self.start_pref_f - self.limit_pref_f) * coefficient
-            mask = model_pred["mask"]
-            per_atom = self._force_distance(model_pred["force"], label["force"], mask)
-            per_structure = per_atom.sum(dim=1) / mask.sum(dim=1)
-            loss = loss + pref * (per_structure.mean() - per_atom.sum() / mask.sum())
-        return model_pred, self.lambda_reg * loss, more_loss
+        if self.force_reduction == "structure" and self.has_f and batch.label.get("find_force"):
+            loss = loss + self._structure_wise(batch)
+        yield Term("force field", loss, self.lambda_reg, columns)
+
+    def _structure_wise(self, batch: Batch) -> torch.Tensor:
+        """Return the force term's mean over structures minus that over atoms."""
+        coefficient = batch.learning_rate / self.starter_learning_rate
+        pref = self.limit_pref_f + (self.start_pref_f - self.limit_pref_f) * coefficient
+        mask = batch.prediction["mask"]
+        per_atom = self._force_distance(batch.prediction["force"], batch.label["force"], mask)
+        per_structure = per_atom.sum(dim=1) / mask.sum(dim=1)
+        return pref * (per_structure.mean() - per_atom.sum() / mask.sum())
 
     def _force_distance(
         self, predicted: torch.Tensor, target: torch.Tensor, mask: torch.Tensor
@@ -108,26 +114,20 @@ class MFTForceFieldLoss(EnergyStdLoss):
 
     @property
     def label_requirement(self) -> list[DataRequirementItem]:
-        """The labels to load; energy and force are required where their prefactors count.
+        """The labels to load; every label whose prefactor counts is required.
 
         deepmd-kit's ``ener`` loss skips a term whose label file is absent. In an auxiliary branch
         that would quietly turn the regulariser off.
         """
-        requirements = super().label_requirement
+        requirements = EnergyStdLoss.label_requirement.fget(self)
         for item in requirements:
-            if item.key in ("energy", "force"):
+            # relative_f alone asks for forces that no prefactor weighs
+            weighed = item.key != "force" or self.has_f or self.has_pf or self.has_gf
+            # the policy `default` says what stands for an absent file
+            if weighed and item.source_policy == "tracked":
                 item.must = True
                 item.dict = item.to_dict()
         return requirements
-
-    def serialize(self) -> dict[str, Any]:
-        """Return the constructor's arguments."""
-        return {"@class": "MFTForceFieldLoss", "@version": 1, **self.arguments}
-
-    @classmethod
-    def deserialize(cls, data: dict[str, Any]) -> MFTForceFieldLoss:
-        """Build the loss from :meth:`serialize`'s dict."""
-        return cls(**{key: value for key, value in data.items() if not key.startswith("@")})
 
 
 def in_units_of(options: dict[str, Any], energy_scale: float, force_scale: float) -> dict[str, Any]:

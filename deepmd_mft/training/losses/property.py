@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from deepmd.pt.loss.loss import TaskLoss
-from deepmd.utils.data import DataRequirementItem
 
 from deepmd_mft.errors import UserError
+from deepmd_mft.training.losses.base import Term
+from deepmd_mft.training.losses.labels import LabelLoss, head_of, names_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from deepmd_mft.training.losses.base import Batch
 
 
 @TaskLoss.register("mft_property")
-class MFTPropertyLoss(TaskLoss):
+class MFTPropertyLoss(LabelLoss):
     """Difference of labels and predicted properties, in units of the head's scale.
 
     For an extensive property label and prediction are divided by the number of atoms first. NaN
@@ -22,11 +28,11 @@ class MFTPropertyLoss(TaskLoss):
     Parameters
     ----------
     property_name : str or list of str
-        Name of the labels and of the model's output.
+        Name of the labels and of the model's output; in a training, the fitting net's if left out.
     starter_learning_rate : float
         Learning rate at the first step, for the prefactor's schedule.
     task_dim : int or list of int
-        Number of components of each property.
+        Number of components of each property; in a training, the fitting net's if left out.
     weight : float or list of float
         Weight of each property in the loss.
     loss_func : {"smooth_mae", "mae", "mse", "rmse", "mape", "gaussian_nll"}
@@ -44,9 +50,9 @@ class MFTPropertyLoss(TaskLoss):
 
     def __init__(
         self,
-        property_name: str | list[str],
+        property_name: str | list[str] | None = None,
         starter_learning_rate: float = 1.0,
-        task_dim: int | list[int] = 1,
+        task_dim: int | list[int] | None = None,
         weight: float | list[float] = 1.0,
         loss_func: str = "smooth_mae",
         beta: float = 1.0,
@@ -58,9 +64,9 @@ class MFTPropertyLoss(TaskLoss):
         **_kwargs: Any,
     ) -> None:
         super().__init__()
-        names = [property_name] if isinstance(property_name, str) else list(property_name)
-        self.property_names = names
-        self.task_dims = _one_each(task_dim, names, "task_dim")
+        names = names_of(property_name, "mft_property")
+        dims = _one_each(1 if task_dim is None else task_dim, names, "task_dim")
+        self.label_dims = dict(zip(names, dims, strict=True))
         self.weights = _one_each(weight, names, "weight")
         self.starter_learning_rate = starter_learning_rate
         self.loss_func = loss_func
@@ -70,135 +76,88 @@ class MFTPropertyLoss(TaskLoss):
         self.limit_pref = limit_pref
         self.missing_labels = missing_labels
         self.metric = list(metric)
+        self.arguments = {
+            "property_name": names,
+            "starter_learning_rate": starter_learning_rate,
+            "task_dim": dims,
+            "weight": self.weights,
+            "loss_func": loss_func,
+            "beta": beta,
+            "reduction": reduction,
+            "start_pref": start_pref,
+            "limit_pref": limit_pref,
+            "missing_labels": missing_labels,
+            "metric": self.metric,
+        }
 
-    def forward(
-        self,
-        input_dict: dict[str, torch.Tensor],
-        model: torch.nn.Module,
-        label: dict[str, torch.Tensor],
-        natoms: int,
-        learning_rate: float = 0.0,
-        mae: bool = False,
-    ) -> tuple[dict[str, torch.Tensor], torch.Tensor, dict[str, torch.Tensor]]:
-        """Predict a batch and compare it with its labels.
+    @classmethod
+    def options_of_head(cls, model: Any, options: dict[str, Any]) -> dict[str, Any]:
+        """Return the names and dimensions that the head has."""
+        dims = _dims_of(model)
+        names = options.get("property_name") or list(dims)
+        listed = [names] if isinstance(names, str) else names
+        # a name that the head does not have is named by check_model
+        return {"property_name": names, "task_dim": [dims.get(name, 1) for name in listed]}
 
-        Parameters
-        ----------
-        input_dict : dict of torch.Tensor
-            Inputs of the model.
-        model : torch.nn.Module
-            A model of type ``mft``.
-        label : dict of torch.Tensor
-            Holds ``<property_name>``, nf x task_dim.
-        natoms : int
-            Atoms of a frame where the batch has no padding; not used.
-        learning_rate : float
-            The current learning rate.
-        mae : bool
-            deepmd-kit passes it for display; not used.
-
-        Returns
-        -------
-        model_pred : dict of torch.Tensor
-        loss : torch.Tensor
-            A scalar.
-        more_loss : dict of torch.Tensor
-            The metrics.
-        """
-        del natoms, mae
-        self._check_head(model)
-        model_pred = model(**input_dict)
-        atoms = model_pred["mask"].sum(dim=1, keepdim=True)
-        loss = torch.zeros((), dtype=torch.float64, device=atoms.device)
-        more_loss: dict[str, torch.Tensor] = {}
-        for number, name in enumerate(self.property_names):
-            predicted, target = model_pred[name], label[name]
-            per_atom = torch.ones_like(predicted)
-            if not model.is_intensive[number]:
-                per_atom = atoms.to(predicted.dtype).expand_as(predicted)
-            known = known_labels(label, name)
-            scale = model.label_scale(name).expand_as(predicted)
-            variance = model_pred.get(f"{name}_variance")
-            value = distance(
-                (predicted / per_atom)[known],
-                (target / per_atom)[known],
-                self.loss_func,
-                scale=scale[known],
-                beta=self.beta,
-                reduction=self.reduction,
-                variance=None if variance is None else (variance / per_atom**2)[known],
-            )
-            loss = loss + self.weights[number] * value
-            for kind in self.metric:
-                shown = kind if len(self.property_names) == 1 else f"{kind}_{name}"
-                more_loss[shown] = distance(
-                    (predicted / per_atom)[known].detach(),
-                    (target / per_atom)[known],
-                    kind,
-                    beta=self.beta,
-                    empty=torch.nan,
-                )
-        coefficient = learning_rate / self.starter_learning_rate
-        pref = self.limit_pref + (self.start_pref - self.limit_pref) * coefficient
-        return model_pred, pref * loss, more_loss
-
-    def _check_head(self, model: torch.nn.Module) -> None:
-        names = getattr(model, "property_names", None)
-        if names is None:
-            raise UserError(
-                "a loss of type mft_property belongs to a model of type mft; with deepmd-kit's own "
-                "property head use its loss of type property"
-            )
-        net = model.atomic_model.fitting_net
-        in_head = dict(zip(names, net.label_dims, strict=True))
-        in_loss = dict(zip(self.property_names, self.task_dims, strict=True))
-        if in_head != in_loss:
+    def check_model(self, model: Any) -> None:
+        """Raise UserError if head and loss differ in properties, or a variance is missing."""
+        in_head = _dims_of(model)
+        if in_head != self.label_dims:
             raise UserError(
                 f"the fitting net predicts {_listed(in_head)}, its loss expects "
-                f"{_listed(in_loss)}: make property_name and task_dim of loss and fitting_net equal"
+                f"{_listed(self.label_dims)}: make property_name and task_dim of loss and "
+                "fitting_net equal"
             )
-        if self.loss_func == "gaussian_nll" and not getattr(net, "predict_variance", False):
+        predicts = getattr(model.atomic_model.fitting_net, "predict_variance", False)
+        if self.loss_func == "gaussian_nll" and not predicts:
             raise UserError(
                 "loss_func gaussian_nll needs a variance: set predict_variance: true in the "
                 "fitting_net"
             )
 
-    @property
-    def label_requirement(self) -> list[DataRequirementItem]:
-        """The labels to load: ``<property_name>.npy`` in every set."""
-        return [
-            DataRequirementItem(
-                name,
-                ndof=dim,
-                atomic=False,
-                must=self.missing_labels == "error",
-                high_prec=True,
+    def terms(self, batch: Batch) -> Iterator[Term]:
+        """Return one term per property."""
+        coefficient = batch.learning_rate / self.starter_learning_rate
+        pref = self.limit_pref + (self.start_pref - self.limit_pref) * coefficient
+        atoms = batch.prediction["mask"].sum(dim=1, keepdim=True)
+        for name, weight in zip(self.label_dims, self.weights, strict=True):
+            labels, known = self.read_labels(batch, name)
+            predicted = batch.prediction[name]
+            per_atom = torch.ones_like(predicted)
+            if not batch.model.is_intensive[batch.model.property_names.index(name)]:
+                per_atom = atoms.to(predicted.dtype).expand_as(predicted)
+            here, there = (predicted / per_atom)[known], (labels / per_atom)[known]
+            variance = batch.prediction.get(f"{name}_variance")
+            value = distance(
+                here,
+                there,
+                self.loss_func,
+                scale=batch.model.label_scale(name).expand_as(predicted)[known],
+                beta=self.beta,
+                reduction=self.reduction,
+                variance=None if variance is None else (variance / per_atom**2)[known],
             )
-            for name, dim in zip(self.property_names, self.task_dims, strict=True)
-        ]
+            columns = {
+                self._column(kind, name): distance(
+                    here.detach(), there, kind, beta=self.beta, empty=torch.nan
+                )
+                for kind in self.metric
+            }
+            yield Term(f"property {name}", value, pref * weight, columns)
 
-    def serialize(self) -> dict[str, Any]:
-        """Return the constructor's arguments."""
-        return {
-            "@class": "MFTPropertyLoss",
-            "@version": 1,
-            "property_name": self.property_names,
-            "starter_learning_rate": self.starter_learning_rate,
-            "task_dim": self.task_dims,
-            "weight": self.weights,
-            "loss_func": self.loss_func,
-            "beta": self.beta,
-            "reduction": self.reduction,
-            "start_pref": self.start_pref,
-            "limit_pref": self.limit_pref,
-            "missing_labels": self.missing_labels,
-            "metric": self.metric,
-        }
+    def _column(self, kind: str, name: str) -> str:
+        """Return the name of a metric in ``lcurve.out``.
 
-    @classmethod
-    def deserialize(cls, data: dict[str, Any]) -> MFTPropertyLoss:
-        """Build the loss from :meth:`serialize`'s dict."""
-        return cls(**{key: value for key, value in data.items() if not key.startswith("@")})
+        A batch may have no label where they may be missing, and deepmd-kit stops at a NaN in
+        ``rmse``.
+        """
+        may_be_nan = kind == "rmse" and self.missing_labels == "mask"
+        return f"{kind}_{name}" if len(self.label_dims) > 1 or may_be_nan else kind
+
+
+def _dims_of(model: Any) -> dict[str, int]:
+    net = head_of(model, "mft_property", "its loss of type property")
+    return dict(zip(model.property_names, net.label_dims, strict=True))
 
 
 def _one_each(value: Any, names: list[str], key: str) -> list:
@@ -213,25 +172,6 @@ def _one_each(value: Any, names: list[str], key: str) -> list:
 
 def _listed(properties: dict[str, int]) -> str:
     return ", ".join(f"'{name}' (task_dim {dim})" for name, dim in properties.items())
-
-
-def known_labels(label: dict[str, torch.Tensor], name: str) -> torch.Tensor:
-    """Return which labels are there: the system has the file, and the entry is not NaN.
-
-    Parameters
-    ----------
-    label : dict of torch.Tensor
-        A batch's labels; ``find_<name>`` says whether the file was found.
-    name : str
-        The property.
-
-    Returns
-    -------
-    torch.Tensor
-        nf x task_dim, bool.
-    """
-    found = bool(label.get(f"find_{name}", 1.0))
-    return torch.isfinite(label[name]) & found
 
 
 def distance(
@@ -274,7 +214,9 @@ def distance(
         # deepmd-kit's guard against labels that are zero
         return ((target - predicted) / (target + 1e-3)).abs().mean()
     if kind == "r2":
-        return 1 - (target - predicted).square().sum() / (target - target.mean()).square().sum()
+        spread = (target - target.mean()).square().sum()
+        r2 = 1 - (target - predicted).square().sum() / spread
+        return r2 if spread > 0 else torch.full_like(r2, torch.nan)
     predicted, target = predicted / scale, target / scale
     if kind == "mse":
         return F.mse_loss(predicted, target, reduction=reduction)

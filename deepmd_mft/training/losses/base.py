@@ -1,0 +1,177 @@
+"""What all losses of this package share: a batch, the terms of a loss, their sum.
+
+How to add a loss
+-----------------
+1. Subclass :class:`MFTLoss` (or :class:`.LabelLoss`, which reads the labels of a property and keeps
+   ``missing_labels``), and put ``@TaskLoss.register("mft_<name>")`` above it.
+2. Store the constructor's arguments in ``self.arguments``.
+3. Write ``terms(batch)``: one :class:`Term` per summand, with the columns that it shows.
+4. Write ``label_requirement``, the files to load.
+5. List its options in :mod:`deepmd_mft.schema` and the class in ``training/losses/__init__.py``.
+
+A regulariser is one more term: it needs the batch (inputs, model, predictions) and no label.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from deepmd.pt.loss.loss import TaskLoss
+
+from deepmd_mft.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a loss is made from.
+
+    Attributes
+    ----------
+    inputs : dict of torch.Tensor
+        Inputs of the model: ``coord`` nf x (nloc x 3), ``atype`` nf x nloc, ``box``, ...
+    label : dict of torch.Tensor
+        The labels, and ``find_<name>``: whether the system has the label.
+    model : torch.nn.Module
+        The model of the branch.
+    prediction : dict of torch.Tensor
+        What the model gives for the inputs.
+    natoms : int
+        Atoms of a frame, padding included.
+    learning_rate : float
+        The current learning rate.
+    """
+
+    inputs: dict[str, Any]
+    label: dict[str, torch.Tensor]
+    model: Any
+    prediction: dict[str, torch.Tensor]
+    natoms: int
+    learning_rate: float
+
+
+@dataclass(frozen=True)
+class Term:
+    """One summand of a loss.
+
+    Attributes
+    ----------
+    name : str
+        For messages.
+    value : torch.Tensor
+        A scalar.
+    weight : float
+        What it is multiplied by in the sum.
+    columns : dict of torch.Tensor
+        What ``lcurve.out`` shows of it, not weighted. NaN says that a batch has no value. Never
+        hand out such a NaN as ``rmse``: deepmd-kit takes it for a training that went wrong, and
+        stops.
+    """
+
+    name: str
+    value: torch.Tensor
+    weight: float = 1.0
+    columns: dict[str, torch.Tensor] = field(default_factory=dict)
+
+
+class MFTLoss(TaskLoss):
+    """A sum of weighted terms.
+
+    Attributes
+    ----------
+    arguments : dict
+        The constructor's arguments, from which an equal loss can be built.
+    """
+
+    arguments: dict[str, Any]
+
+    @classmethod
+    def options_of_head(cls, model: Any, options: dict[str, Any]) -> dict[str, Any]:
+        """Return options which the model of the branch gives a loss that leaves them out.
+
+        Parameters
+        ----------
+        model : torch.nn.Module
+            The model of the branch.
+        options : dict
+            The JSON of the loss; an option that is None was left out.
+        """
+        del model, options
+        return {}
+
+    def check_model(self, model: Any) -> None:
+        """Raise UserError if the loss and the model of the branch do not belong together."""
+
+    def terms(self, batch: Batch) -> Iterable[Term]:
+        """Return the summands of the loss."""
+        raise NotImplementedError
+
+    def forward(
+        self,
+        input_dict: dict[str, torch.Tensor],
+        model: torch.nn.Module,
+        label: dict[str, torch.Tensor],
+        natoms: int,
+        learning_rate: float = 0.0,
+        mae: bool = False,
+    ) -> tuple[dict[str, torch.Tensor], torch.Tensor, dict[str, torch.Tensor]]:
+        """Predict a batch and add up the terms.
+
+        Parameters
+        ----------
+        input_dict : dict of torch.Tensor
+            Inputs of the model.
+        model : torch.nn.Module
+            The model of the branch.
+        label : dict of torch.Tensor
+            Labels of the batch.
+        natoms : int
+            Atoms of a frame, padding included.
+        learning_rate : float
+            The current learning rate.
+        mae : bool
+            deepmd-kit's losses take it for display; not used.
+
+        Returns
+        -------
+        model_pred : dict of torch.Tensor
+        loss : torch.Tensor
+            A scalar.
+        more_loss : dict of torch.Tensor
+            The columns of all terms.
+        """
+        del mae
+        self.check_model(model)
+        model_pred = model(**input_dict)
+        batch = Batch(input_dict, label, model, model_pred, natoms, learning_rate)
+        loss = torch.zeros((), dtype=torch.float64, device=input_dict["coord"].device)
+        more_loss: dict[str, torch.Tensor] = {}
+        for term in self.terms(batch):
+            _stop_if_nan(term)
+            loss = loss + term.weight * term.value
+            # deepmd-kit leaves columns with l2_ in their name out of lcurve.out
+            more_loss |= {name.replace("l2_", "l2-"): shown for name, shown in term.columns.items()}
+        return model_pred, loss, more_loss
+
+    def serialize(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        return {"@class": type(self).__name__, "@version": 1, **self.arguments}
+
+    @classmethod
+    def deserialize(cls, data: dict[str, Any]) -> MFTLoss:
+        """Build the loss from :meth:`serialize`'s dict."""
+        return cls(**{key: value for key, value in data.items() if not key.startswith("@")})
+
+
+def _stop_if_nan(term: Term) -> None:
+    """Stop a training that went wrong; deepmd-kit looks at a column called ``rmse`` only."""
+    if torch.isnan(term.value):
+        raise UserError(
+            f"the loss ({term.name}) is NaN: the training went wrong, and it is meaningless to "
+            "continue. Lower learning_rate/start_lr, or set training/gradient_max_norm; if it "
+            "happens in the first steps, look for broken structures (atoms on one another)"
+        )

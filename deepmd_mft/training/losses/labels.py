@@ -1,0 +1,134 @@
+"""What losses of labelled properties share: label files, and labels that are missing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from deepmd.utils.data import DataRequirementItem
+
+from deepmd_mft.errors import UserError
+from deepmd_mft.training.losses.base import MFTLoss
+
+if TYPE_CHECKING:
+    from deepmd_mft.training.losses.base import Batch
+
+
+class LabelLoss(MFTLoss):
+    """A loss of labels that are one row per frame.
+
+    Attributes
+    ----------
+    label_dims : dict of int
+        Columns of each label file, by the name of the property.
+    missing_labels : {"error", "mask"}
+        Whether a label that is absent or NaN ends the run, or is left out.
+    """
+
+    label_dims: dict[str, int]
+    missing_labels: str
+
+    def read_labels(self, batch: Batch, name: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the labels of a property and which of them are there.
+
+        deepmd-kit checks no value that it reads, and no width of what it reads from LMDB.
+
+        Parameters
+        ----------
+        batch : Batch
+        name : str
+            The property.
+
+        Returns
+        -------
+        labels : torch.Tensor
+            nf x label dimension; NaN where missing.
+        known : torch.Tensor
+            nf x label dimension, bool: the system has the label, and the entry is not NaN.
+
+        Raises
+        ------
+        UserError
+            If labels have another width, are infinite, or are missing and must not be.
+        """
+        nframes, dim = len(batch.inputs["atype"]), self.label_dims[name]
+        if not bool(batch.label.get(f"find_{name}", 1.0)):
+            labels = torch.full(
+                (nframes, dim), torch.nan, dtype=torch.float64, device=batch.inputs["atype"].device
+            )
+        else:
+            labels = batch.label[name].double().reshape(nframes, -1)
+        if labels.shape[1] != dim:
+            raise UserError(
+                f"property '{name}': a label has {labels.shape[1]} component(s) where the head "
+                f"expects {dim} ({_first_frame(batch)}); make task_dim of fitting_net and loss "
+                "equal to the columns of the label file"
+            )
+        infinite, missing = torch.isinf(labels), torch.isnan(labels)
+        if infinite.any():
+            raise UserError(
+                f"property '{name}': a label is infinite ({_first_frame(batch, infinite)}); mend "
+                "it, or remove the frame"
+            )
+        if self.missing_labels == "error" and missing.any():
+            raise UserError(
+                f"property '{name}': {int(missing.any(dim=1).sum())} of the {nframes} frames of a "
+                f"batch have no label ({_first_frame(batch, missing)}); mend their labels or "
+                "remove them, or set missing_labels: mask in the loss to leave them out"
+            )
+        return labels, ~missing
+
+    @property
+    def label_requirement(self) -> list[DataRequirementItem]:
+        """The labels to load: ``<property_name>.npy`` in every set, or that field of an LMDB."""
+        must = self.missing_labels == "error"
+        return [
+            DataRequirementItem(name, ndof=dim, atomic=False, must=must, high_prec=True)
+            for name, dim in self.label_dims.items()
+        ]
+
+
+def names_of(property_name: str | list[str] | None, loss: str) -> list[str]:
+    """Return the properties of a loss as a list.
+
+    Raises
+    ------
+    UserError
+        If there is none.
+    """
+    if not property_name:
+        raise UserError(
+            f"a loss of type {loss} has no property_name, and no fitting net to take it from; give "
+            "it one"
+        )
+    return [property_name] if isinstance(property_name, str) else list(property_name)
+
+
+def head_of(model: Any, loss: str, native: str) -> Any:
+    """Return the fitting net of a model of type ``mft``.
+
+    Raises
+    ------
+    UserError
+        If the model is none.
+    """
+    if not hasattr(model, "property_names"):
+        raise UserError(
+            f"a loss of type {loss} belongs to a model of type mft; with deepmd-kit's own property "
+            f"head use {native}"
+        )
+    return model.atomic_model.fitting_net
+
+
+def _first_frame(batch: Batch, wrong: torch.Tensor | None = None) -> str:
+    """Say which frame of a batch is the first wrong one, by what the loss knows of it."""
+    number = 0 if wrong is None else int(wrong.any(dim=1).nonzero()[0])
+    type_map = batch.model.get_type_map()
+    types = batch.inputs["atype"][number]
+    counts = torch.bincount(types[types >= 0], minlength=len(type_map)).tolist()
+    formula = "".join(
+        f"{symbol}{count if count > 1 else ''}"
+        for symbol, count in sorted(zip(type_map, counts, strict=True))
+        if count
+    )
+    return f"the first is {formula}, {sum(counts)} atoms"
