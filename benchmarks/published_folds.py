@@ -22,7 +22,9 @@ from deepmd_mft.data.readers import open_source
 from deepmd_mft.splits.ofm import orbital_field_matrices
 from deepmd_mft.splits.omee import (
     loco,
-    sparse,
+    sparse_x,
+    sparse_y,
+    sparse_y_cluster,
     sparsest_by_features,
     sparsest_by_values,
 )
@@ -70,7 +72,7 @@ def show_sparse(
     name = f"Sparse{space.upper()}"
     theirs = np.array([rows[0] for rows in published(f"{name}single")])
     start = time.perf_counter()
-    alone = sparse(space, values, features, apart)
+    alone = sparse_x(features, apart) if space == "x" else sparse_y(values, apart)
     seconds = time.perf_counter() - start
     ours = np.array([fold.ood_test[0] for fold in alone])
     print(
@@ -86,7 +88,10 @@ def show_sparse(
         distance[target] = np.inf
         ordered += np.argsort(distance, kind="stable")[:10].tolist() == rows
     members = [row for rows in clusters for row in rows]
-    joined = sparse(space, values, features, apart, neighbours=10)
+    if space == "x":
+        joined = sparse_x(features, apart, neighbours=10)
+    else:
+        joined = sparse_y_cluster(values, features, apart)
     mine = np.concatenate([fold.ood_test for fold in joined])
     print(
         f"{name}cluster: {ordered} of 50 published neighbour lists are the ten nearest here, in "

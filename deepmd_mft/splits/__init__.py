@@ -1,8 +1,9 @@
-"""Splits into train, val, id_test and ood_test, one file a family.
+"""Splits into train, val, id_test and ood_test, one file per family.
 
-Every family is a function of values, features or names that returns a list of
-:class:`Fold`; nothing in it touches files. :mod:`deepmd_mft.splits.write` turns folds
-into folders and ``split.json``.
+A method is a function of values, features or names that returns a list of :class:`Fold`;
+:mod:`deepmd_mft.splits.registry` lists them all, with their options and defaults.
+:mod:`deepmd_mft.splits.write` turns folds into folders and ``split.json``,
+:mod:`deepmd_mft.splits.record` reads that file again.
 """
 
 from __future__ import annotations

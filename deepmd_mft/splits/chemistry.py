@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from deepmd_mft.errors import UserError
-from deepmd_mft.splits.fold import Fold, amount, carve
+from deepmd_mft.splits.fold import Fold, amount, carve, generator, members, whole
+from deepmd_mft.structures.duplicates import joined_groups
 from deepmd_mft.structures.elements import atomic_number
+from deepmd_mft.structures.molecules import plain_molecule
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -23,22 +25,19 @@ def scaffolds(smiles: Sequence[str]) -> list[str]:
     Parameters
     ----------
     smiles : sequence of str
-        One a row.
+        One per row.
     """
     try:
-        from rdkit import Chem, RDLogger  # noqa: PLC0415
         from rdkit.Chem.Scaffolds import MurckoScaffold  # noqa: PLC0415
     except ImportError as error:
-        raise UserError("scaffolds need RDKit: pip install 'deepmd-mft[data]'") from error
-    RDLogger.DisableLog("rdApp.*")
-    found = {}
-    for one in set(smiles):
-        molecule = Chem.MolFromSmiles(one) if one else None
+        raise UserError("scaffolds need RDKit: pip install rdkit") from error
+    found: dict[str, str] = {}
+    for row, one in enumerate(smiles):
+        if one in found:
+            continue
+        molecule = plain_molecule(one) if one else None
         if molecule is None:
-            raise UserError(
-                f"scaffold: {one!r} in row {list(smiles).index(one)} is no SMILES that RDKit "
-                "can read"
-            )
+            raise UserError(f"scaffold: {one!r} in row {row} is no SMILES that RDKit can read")
         found[one] = MurckoScaffold.MurckoScaffoldSmiles(mol=molecule)
     return [found[one] for one in smiles]
 
@@ -47,12 +46,14 @@ def scaffold(
     smiles: Sequence[str],
     groups: np.ndarray,
     *,
-    n_ood: float = 0.1,
+    ood: float = 0.1,
     id_test: float = 0.05,
     val: float = 0.05,
     seed: int = 0,
 ) -> list[Fold]:
-    """Rare scaffolds out: whole scaffolds, the rarest first, until ``n_ood`` is reached.
+    """Rare scaffolds out: whole scaffolds, the rarest first, until ``ood`` is reached.
+
+    Scaffolds that a group joins (two molecules of one reaction) count as one.
 
     Parameters
     ----------
@@ -60,31 +61,34 @@ def scaffold(
         SMILES of every row.
     groups : np.ndarray
         Group of every row, shape ``nrows``.
-    n_ood, id_test, val : float
+    ood, id_test, val : float
         Counts or fractions.
     seed : int
         Seed of the draws.
     """
     kinds = scaffolds(smiles)
-    sizes = Counter(kinds)
-    wanted = amount(n_ood, len(kinds), "--ood")
-    order = sorted(sizes, key=lambda kind: (sizes[kind], kind))
-    total, chosen = 0, set()
-    for kind in order:
+    # Rows of one group are one thing: their scaffolds leave together.
+    joined = joined_groups(np.unique(kinds, return_inverse=True)[1], groups)
+    sizes = Counter(joined.tolist())
+    names: dict[int, str] = {}
+    for number, kind in zip(joined.tolist(), kinds, strict=True):
+        names[number] = min(kind, names.get(number, kind))
+    wanted = amount(ood, len(kinds), "--ood")
+    total, chosen = 0, []
+    for number in sorted(sizes, key=lambda number: (sizes[number], names[number])):
         if total >= wanted:
             break
-        chosen.add(kind)
-        total += sizes[kind]
-    ood = np.flatnonzero([kind in chosen for kind in kinds])
-    rng = np.random.default_rng(seed)
-    return [carve("", ood, groups, id_test=id_test, val=val, rng=rng)]
+        chosen.append(number)
+        total += sizes[number]
+    rows = members(joined, np.array(chosen, dtype=np.int64))
+    return [carve("", rows, groups, id_test=id_test, val=val, rng=generator(seed))]
 
 
 def element_out(
     numbers: Iterable[np.ndarray],
     groups: np.ndarray,
-    elements: Sequence[str],
     *,
+    elements: str,
     id_test: float = 0.05,
     val: float = 0.05,
     seed: int = 0,
@@ -97,19 +101,19 @@ def element_out(
         Atomic numbers of every row.
     groups : np.ndarray
         Group of every row, shape ``nrows``.
-    elements : sequence of str
-        Element symbols.
+    elements : str
+        Element symbols, separated by commas.
     id_test, val : float
         Counts or fractions of the rest.
     seed : int
         Seed of the draws.
     """
-    out = [atomic_number(symbol) for symbol in elements]
-    ood = np.flatnonzero([bool(np.isin(z, out).any()) for z in numbers])
-    if not len(ood):
-        raise UserError(f"no structure contains {' or '.join(elements)}")
-    rng = np.random.default_rng(seed)
-    return [carve("", ood, groups, id_test=id_test, val=val, rng=rng)]
+    symbols = [symbol.strip() for symbol in elements.split(",") if symbol.strip()]
+    out = [atomic_number(symbol) for symbol in symbols]
+    rows = np.flatnonzero([bool(np.isin(z, out).any()) for z in numbers])
+    if not len(rows):
+        raise UserError(f"--elements: no structure contains {' or '.join(symbols) or 'nothing'}")
+    return [carve("", rows, groups, id_test=id_test, val=val, rng=generator(seed))]
 
 
 def size_out(
@@ -117,7 +121,7 @@ def size_out(
     groups: np.ndarray,
     *,
     larger_than: int | None = None,
-    n_ood: float = 0.1,
+    ood: float = 0.1,
     id_test: float = 0.05,
     val: float = 0.05,
     seed: int = 0,
@@ -132,17 +136,16 @@ def size_out(
         Group of every row, shape ``nrows``.
     larger_than : int, optional
         OOD are all structures with more atoms; by default the size is chosen so that at
-        least ``n_ood`` are out.
-    n_ood, id_test, val : float
+        least ``ood`` are out.
+    ood, id_test, val : float
         Counts or fractions.
     seed : int
         Seed of the draws.
     """
     if larger_than is None:
-        wanted = amount(n_ood, len(natoms), "--ood")
+        wanted = amount(ood, len(natoms), "--ood")
         larger_than = int(np.sort(natoms)[-wanted]) - 1 if wanted else int(natoms.max())
-    ood = np.flatnonzero(natoms > larger_than)
-    if not len(ood):
+    rows = np.flatnonzero(natoms > whole(larger_than, 0, "--larger-than"))
+    if not len(rows):
         raise UserError(f"no structure has more than {larger_than} atoms")
-    rng = np.random.default_rng(seed)
-    return [carve("", ood, groups, id_test=id_test, val=val, rng=rng)]
+    return [carve("", rows, groups, id_test=id_test, val=val, rng=generator(seed))]

@@ -9,7 +9,7 @@ import numpy as np
 
 from deepmd_mft.errors import UserError
 
-__all__ = ["PARTS", "Fold", "amount", "carve", "draw", "members"]
+__all__ = ["PARTS", "Fold", "amount", "carve", "draw", "generator", "leaks", "members", "whole"]
 
 PARTS = ("train", "val", "id_test", "ood_test")
 
@@ -45,18 +45,45 @@ def members(groups: np.ndarray, chosen: np.ndarray) -> np.ndarray:
 def amount(wanted: float, total: int, what: str) -> int:
     """Turn a count, or a fraction below 1, into a count.
 
+    Parameters
+    ----------
+    wanted : float
+        Count or fraction.
+    total : int
+        How many there are to choose from.
+    what : str
+        The option, for the message.
+
     Raises
     ------
     UserError
-        If it is negative or not less than ``total``.
+        If it is neither a count nor a fraction, or not less than ``total``.
     """
-    number = math.ceil(wanted * total) if 0 < wanted < 1 else int(wanted)
-    if wanted < 0 or number >= total:
+    if not math.isfinite(wanted) or wanted < 0 or (wanted >= 1 and wanted != int(wanted)):
+        raise UserError(
+            f"{what} {wanted:g} is neither a count (0, 1, 2, ...) nor a fraction between 0 and 1"
+        )
+    number = math.ceil(wanted * total) if wanted < 1 else int(wanted)
+    if number and number >= total:
         raise UserError(
             f"{what} = {wanted:g} does not fit: there are {total:,} to choose from; give a "
             "smaller number, or a fraction between 0 and 1"
         )
     return number
+
+
+def whole(number: float, least: int, what: str) -> int:
+    """Return a whole number that is at least ``least``; ``what`` is the option that gave it."""
+    if not math.isfinite(number) or number != int(number) or number < least:
+        raise UserError(f"{what} {number:g} is not a whole number from {least} on")
+    return int(number)
+
+
+def generator(seed: int) -> np.random.Generator:
+    """Return the source of randomness of a seed that numpy and scikit-learn both take."""
+    if whole(seed, 0, "--seed") >= 2**32:
+        raise UserError(f"--seed {seed} is too large; give one below {2**32:,}")
+    return np.random.default_rng(seed)
 
 
 def draw(
@@ -119,3 +146,27 @@ def carve(
     chosen_id, rest = draw(rest, groups, amount(id_test, len(rest), "--id-test"), rng)
     chosen_val, rest = draw(rest, groups, amount(val, len(rest), "--val"), rng)
     return Fold(name, rest, chosen_val, chosen_id, ood)
+
+
+def leaks(fold: Fold, groups: np.ndarray) -> dict[str, int]:
+    """Count the held-out rows whose group has a row in train too.
+
+    Parameters
+    ----------
+    fold : Fold
+        The division.
+    groups : np.ndarray
+        Group of every row, shape ``nrows``.
+
+    Returns
+    -------
+    dict of str to int
+        Rows of ``val``, ``id_test`` and ``ood_test``; parts without such rows are left out.
+    """
+    trained = np.unique(groups[fold.train])
+    counts = {
+        part: int(np.isin(groups[rows], trained).sum())
+        for part, rows in fold.parts().items()
+        if part != "train"
+    }
+    return {part: count for part, count in counts.items() if count}

@@ -8,7 +8,7 @@ Voronoi neighbours *k* of the outer product of the two vectors,
 
 with the solid angle theta of the common face and the distance r in bohr; the matrix of a
 structure is the mean over its sites. matminer computes the same numbers (they agree to
-1e-8 here) through pymatgen at about 0.1 to 0.5 s a structure; one Voronoi diagram for all
+1e-8 here) through pymatgen at about 0.1 to 0.5 s per structure; one Voronoi diagram for all
 sites of a structure takes about 5 ms.
 
 matminer with pymatgen of 2025 and later fills the table of subshells differently for the
@@ -22,8 +22,13 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import tempfile
+import zlib
+from collections import deque
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from typing import TYPE_CHECKING
+from zipfile import BadZipFile
 
 import numpy as np
 from scipy.spatial import QhullError, Voronoi
@@ -34,8 +39,11 @@ from deepmd_mft.errors import UserError
 from deepmd_mft.structures.elements import ELEMENTS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from concurrent.futures import Future
     from pathlib import Path
+
+    from deepmd_mft.structures.dataset import Structure
 
 __all__ = ["SIZE", "neighbours", "orbital_field_matrices", "orbital_field_matrix"]
 
@@ -214,41 +222,64 @@ def orbital_field_matrix(numbers: np.ndarray, coords: np.ndarray, cell: np.ndarr
     return np.asarray(vectors.T @ pair @ vectors / len(numbers)).reshape(-1)
 
 
-def _piece(structures: list[tuple[np.ndarray, np.ndarray, np.ndarray | None]]) -> np.ndarray:
+def _piece(structures: list[Structure], names: list[str]) -> np.ndarray:
     rows = []
-    for numbers, coords, cell in structures:
+    for (numbers, coords, cell), name in zip(structures, names, strict=True):
         if cell is None:
-            raise UserError("orbital-field matrices need crystals; this set has molecules")
-        rows.append(orbital_field_matrix(numbers, coords, cell))
+            raise UserError(
+                f"orbital-field matrices need crystals; {name} is a molecule (it has no cell)"
+            )
+        try:
+            rows.append(orbital_field_matrix(numbers, coords, cell))
+        except (UserError, QhullError, np.linalg.LinAlgError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"orbital-field matrix of {name}: {reason}") from None
     return np.array(rows, dtype=np.float64)
 
 
 def _cached(
-    structures: list[tuple[np.ndarray, np.ndarray, np.ndarray | None]], cache: Path | None
-) -> np.ndarray:
+    structures: list[Structure], names: list[str], cache: Path | None
+) -> tuple[np.ndarray, bool]:
+    """Return the matrices of a piece, and whether the cache took (or gave) them."""
     if cache is None:
-        return _piece(structures)
+        return _piece(structures, names), False
     digest = hashlib.sha256(b"ofm 1")
     for arrays in structures:
         for array in arrays:
             digest.update(b"-" if array is None else np.ascontiguousarray(array).tobytes())
     path = cache / f"ofm-{digest.hexdigest()[:32]}.npz"
-    if path.is_file():
-        with np.load(path) as archive:
-            return np.asarray(archive["ofm"])
-    matrices = _piece(structures)
+    found = _read_piece(path, len(structures))
+    if found is not None:
+        return found, True
+    matrices = _piece(structures, names)
     temporary = path.with_suffix(f".{os.getpid()}.npz")
-    np.savez_compressed(temporary, ofm=matrices)
-    temporary.rename(path)
-    return matrices
+    try:
+        np.savez_compressed(temporary, ofm=matrices)
+        temporary.rename(path)
+    except OSError:  # full, or taken away meanwhile: the cache only saves time
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        return matrices, False
+    return matrices, True
+
+
+def _read_piece(path: Path, n: int) -> np.ndarray | None:
+    """Return a finished piece; None if there is none, or a broken one."""
+    try:
+        with np.load(path) as archive:
+            found = np.asarray(archive["ofm"])
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error):
+        return None
+    return found if found.shape == (n, SIZE * SIZE) else None
 
 
 def orbital_field_matrices(
-    structures: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray | None]],
+    structures: Iterable[Structure],
     *,
-    total: int | None = None,
+    names: Sequence[str] | None = None,
     jobs: int = 2,
     cache: Path | None = None,
+    tell: Callable[[str], None] = lambda _: None,
     progress: bool = False,
 ) -> np.ndarray:
     """Orbital-field matrices of many crystals, in parallel, kept for the next time.
@@ -257,13 +288,16 @@ def orbital_field_matrices(
     ----------
     structures : iterable
         Atomic numbers, positions and cell of each.
-    total : int, optional
-        How many there are, for the progress bar.
+    names : sequence of str, optional
+        What messages call each; their numbers by default. Its length is the progress bar's.
     jobs : int
         Processes.
     cache : Path, optional
         Folder of finished pieces (250 structures each), made if need be. An interrupted run
-        goes on after the last of them.
+        goes on after the last of them. Without a folder that can be written the features are
+        computed all the same, and the next run computes them again.
+    tell : callable
+        Takes a line on what is done, and one if the cache cannot be used.
     progress : bool
         Show a progress bar.
 
@@ -272,26 +306,66 @@ def orbital_field_matrices(
     np.ndarray
         Shape ``nstructures x 1024``.
     """
-    if cache is not None:
-        cache.mkdir(parents=True, exist_ok=True)
-    done = []
-    bar = tqdm(total=total, unit=" OFM", disable=not progress)
+    if jobs < 1:
+        raise UserError(f"--jobs {jobs}: at least one process is needed")
+    kept = _usable(cache, tell)
+    total = f"{len(names):,} structures" if names is not None else "the structures"
+    where = f", kept in {kept}" if kept else ""
+    tell(f"orbital-field matrices of {total}, {jobs} processes{where}")
+    done: list[np.ndarray] = []
+    lost = False
+    bar = tqdm(
+        total=None if names is None else len(names), unit=" structures", disable=not progress
+    )
     with bar, ProcessPoolExecutor(max_workers=jobs) as pool:
-        pending = [pool.submit(_cached, piece, cache) for piece in _pieces(structures)]
-        for future in pending:
-            done.append(future.result())
-            bar.update(len(done[-1]))
+        # No more pieces wait than the processes need: the set need not fit into memory twice.
+        pending: deque[Future[tuple[np.ndarray, bool]]] = deque()
+        for piece, labels in _pieces(structures, names):
+            pending.append(pool.submit(_cached, piece, labels, kept))
+            if len(pending) > 2 * jobs:
+                lost |= _collect(pending.popleft(), done, bar)
+        while pending:
+            lost |= _collect(pending.popleft(), done, bar)
+    if kept and lost:
+        tell(f"some features could not be kept in {kept}; the next run computes them again")
     return np.concatenate(done)
 
 
+def _collect(future: Future[tuple[np.ndarray, bool]], done: list[np.ndarray], bar: tqdm) -> bool:
+    """Take a finished piece; return whether the cache did not take it."""
+    matrices, kept = future.result()
+    done.append(matrices)
+    bar.update(len(matrices))
+    return not kept
+
+
+def _usable(cache: Path | None, tell: Callable[[str], None]) -> Path | None:
+    """Return the cache if it can be made and written, else say so."""
+    if cache is None:
+        return None
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=cache):
+            pass
+    except OSError as error:
+        tell(
+            f"features are not kept for the next run: {cache} cannot be written "
+            f"({error.strerror}); name another folder with --cache"
+        )
+        return None
+    return cache
+
+
 def _pieces(
-    structures: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray | None]],
-) -> Iterator[list[tuple[np.ndarray, np.ndarray, np.ndarray | None]]]:
-    piece = []
-    for structure in structures:
+    structures: Iterable[Structure], names: Sequence[str] | None
+) -> Iterator[tuple[list[Structure], list[str]]]:
+    piece: list[Structure] = []
+    labels: list[str] = []
+    for row, structure in enumerate(structures):
         piece.append(structure)
+        labels.append(f"structure {row}" if names is None else f"{names[row]} (row {row})")
         if len(piece) == _PIECE:
-            yield piece
-            piece = []
+            yield piece, labels
+            piece, labels = [], []
     if piece:
-        yield piece
+        yield piece, labels

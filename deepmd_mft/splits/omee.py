@@ -9,23 +9,26 @@ scikit-learn's unscaled one 9. So these splits, unlike BOOM's, do not depend on 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from deepmd_mft.errors import UserError
 from deepmd_mft.splits.density import lowest_density
-from deepmd_mft.splits.fold import Fold, carve
+from deepmd_mft.splits.fold import Fold, carve, generator, whole
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-__all__ = ["loco", "sparse", "sparsest_by_features", "sparsest_by_values"]
+__all__ = [
+    "loco",
+    "sparse_x",
+    "sparse_y",
+    "sparse_y_cluster",
+    "sparsest_by_features",
+    "sparsest_by_values",
+]
 
 
 def _k_means(points: np.ndarray, clusters: int, seed: int) -> np.ndarray:
     from sklearn.cluster import KMeans  # noqa: PLC0415
 
+    whole(clusters, 1, "--clusters")
     distinct = len(np.unique(points, axis=0))
     if clusters > distinct:
         raise UserError(
@@ -60,8 +63,8 @@ def loco(
     seed : int
         Seed of k-means and of the draws.
     """
+    rng = generator(seed)
     labels = _k_means(features, clusters, seed)
-    rng = np.random.default_rng(seed)
     return [
         carve(str(c), np.flatnonzero(labels == c), groups, id_test=id_test, val=val, rng=rng)
         for c in range(clusters)
@@ -120,9 +123,7 @@ def sparsest_by_values(values: np.ndarray, n: int) -> np.ndarray:
     return lowest_density(values / spread if spread > 0 else values, n)
 
 
-def sparse(
-    space: str,
-    values: np.ndarray,
+def sparse_x(
     features: np.ndarray,
     groups: np.ndarray,
     *,
@@ -133,18 +134,15 @@ def sparse(
     val: float = 0.2,
     seed: int = 0,
 ) -> list[Fold]:
-    """Sparse targets: isolated samples, alone or with their nearest neighbours.
+    """Sparse targets by structure: isolated samples, alone or with their nearest neighbours.
 
-    The ``candidates`` samples of lowest density are divided by k-means into ``clusters``;
-    the sparsest of each cluster is a target. With ``neighbours`` (the ``cluster`` splits,
-    10 in the paper) its nearest samples in feature space join it; no sample joins two.
+    The ``candidates`` samples of lowest density on the t-SNE map of the features are divided by
+    k-means into ``clusters``; the sparsest of each cluster is a target. With ``neighbours`` (the
+    ``cluster`` splits, 10 in the paper) its nearest samples in feature space join it; no sample
+    joins two.
 
     Parameters
     ----------
-    space : str
-        ``x``: density on the t-SNE map of the features; ``y``: of the target values.
-    values : np.ndarray
-        Targets, shape ``nrows``; used for ``y`` only.
     features : np.ndarray
         Shape ``nrows x nfeatures``.
     groups : np.ndarray
@@ -156,28 +154,113 @@ def sparse(
     seed : int
         Seed of t-SNE, k-means and the draws.
     """
-    if candidates > len(groups):
-        raise UserError(
-            f"--candidates {candidates} exceeds the {len(groups):,} rows of the data set"
-        )
-    if clusters * (1 + neighbours) >= len(groups):
+    rng = generator(seed)
+    _check_sizes(len(groups), neighbours, clusters, candidates)
+    rows, points = sparsest_by_features(features, candidates, seed)
+    targets = _sparsest_of_clusters(rows, points[rows], clusters, seed)
+    tests = _with_neighbours(targets, features, neighbours)
+    return _folds(tests, groups, id_test, val, rng)
+
+
+def sparse_y(
+    values: np.ndarray,
+    groups: np.ndarray,
+    *,
+    clusters: int = 50,
+    candidates: int = 500,
+    id_test: float = 0.0,
+    val: float = 0.2,
+    seed: int = 0,
+) -> list[Fold]:
+    """Isolated target values, one per fold: as :func:`sparse_x`, by the density of the target.
+
+    Parameters
+    ----------
+    values : np.ndarray
+        Targets, shape ``nrows``.
+    groups : np.ndarray
+        Group of every row, shape ``nrows``.
+    clusters, candidates : int
+        As for :func:`sparse_x`.
+    id_test, val : float
+        Count or fraction of the rest.
+    seed : int
+        Seed of k-means and the draws.
+    """
+    rng = generator(seed)
+    _check_sizes(len(groups), 0, clusters, candidates)
+    targets = _sparsest_values(values, clusters, candidates, seed)
+    return _folds([[target] for target in targets], groups, id_test, val, rng)
+
+
+def sparse_y_cluster(
+    values: np.ndarray,
+    features: np.ndarray,
+    groups: np.ndarray,
+    *,
+    neighbours: int = 10,
+    clusters: int = 50,
+    candidates: int = 500,
+    id_test: float = 0.0,
+    val: float = 0.2,
+    seed: int = 0,
+) -> list[Fold]:
+    """Isolated target values as in :func:`sparse_y`, each with its structural neighbours.
+
+    Parameters
+    ----------
+    values : np.ndarray
+        Targets, shape ``nrows``.
+    features : np.ndarray
+        Shape ``nrows x nfeatures``.
+    groups : np.ndarray
+        Group of every row, shape ``nrows``.
+    neighbours, clusters, candidates : int
+        As for :func:`sparse_x`.
+    id_test, val : float
+        Count or fraction of the rest.
+    seed : int
+        Seed of k-means and the draws.
+    """
+    rng = generator(seed)
+    _check_sizes(len(groups), neighbours, clusters, candidates)
+    targets = _sparsest_values(values, clusters, candidates, seed)
+    tests = _with_neighbours(targets, features, neighbours)
+    return _folds(tests, groups, id_test, val, rng)
+
+
+def _check_sizes(nrows: int, neighbours: int, clusters: int, candidates: int) -> None:
+    whole(neighbours, 0, "--neighbours")
+    whole(clusters, 1, "--clusters")
+    if whole(candidates, 1, "--candidates") > nrows:
+        raise UserError(f"--candidates {candidates} exceeds the {nrows:,} rows of the data set")
+    if clusters * (1 + neighbours) >= nrows:
         raise UserError(
             f"{clusters} targets of {1 + neighbours} samples do not leave any of "
-            f"{len(groups):,} rows to train on; give fewer --clusters or --neighbours"
+            f"{nrows:,} rows to train on; give fewer --clusters or --neighbours"
         )
-    if space == "x":
-        rows, points = sparsest_by_features(features, candidates, seed)
-        points = points[rows]
-    else:
-        rows = sparsest_by_values(values, candidates)
-        points = values[rows, None]
+
+
+def _sparsest_values(values: np.ndarray, clusters: int, candidates: int, seed: int) -> list[int]:
+    rows = sparsest_by_values(values, candidates)
+    return _sparsest_of_clusters(rows, values[rows, None], clusters, seed)
+
+
+def _sparsest_of_clusters(
+    rows: np.ndarray, points: np.ndarray, clusters: int, seed: int
+) -> list[int]:
+    """Divide candidates, which come sparsest first, by k-means; return the first of each part."""
     labels = _k_means(points, clusters, seed)
-    # Rows come sparsest first, so the first of a cluster is its sparsest.
-    targets = [int(rows[labels == c][0]) for c in range(clusters)]
-    tests: Sequence[list[int]] = [[target] for target in targets]
-    if neighbours:
-        tests = _with_neighbours(targets, features, neighbours)
-    rng = np.random.default_rng(seed)
+    return [int(rows[labels == c][0]) for c in range(clusters)]
+
+
+def _folds(
+    tests: list[list[int]],
+    groups: np.ndarray,
+    id_test: float,
+    val: float,
+    rng: np.random.Generator,
+) -> list[Fold]:
     return [
         carve(str(c), np.array(test), groups, id_test=id_test, val=val, rng=rng)
         for c, test in enumerate(tests)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from deepmd_mft.errors import UserError
-from deepmd_mft.splits.fold import Fold, carve, draw, members
+from deepmd_mft.splits.fold import Fold, amount, carve, draw, generator, members, whole
 
 __all__ = ["kfold", "matbench", "random_split"]
 
@@ -29,7 +29,7 @@ def random_split(
     seed : int
         Seed of the draws.
     """
-    rng = np.random.default_rng(seed)
+    rng = generator(seed)
     return [carve("", _NONE, groups, id_test=id_test, val=val, rng=rng)]
 
 
@@ -48,21 +48,27 @@ def kfold(groups: np.ndarray, *, folds: int = 5, val: float = 0.1, seed: int = 0
         Seed of the draws.
     """
     present = int(groups.max()) + 1
-    if not 2 <= folds <= present:
+    if not 2 <= whole(folds, 2, "--folds") <= present:
         raise UserError(f"--folds {folds} is not between 2 and {present} (different) rows")
-    rng = np.random.default_rng(seed)
+    rng = generator(seed)
     blocks = np.array_split(rng.permutation(present), folds)
     tests = [members(groups, block) for block in blocks]
     return [_tested(str(i), test, groups, val, rng) for i, test in enumerate(tests)]
 
 
 def matbench(
-    values: np.ndarray, source_rows: np.ndarray, *, val: float = 0.1, seed: int = 0
+    values: np.ndarray,
+    source_rows: np.ndarray,
+    groups: np.ndarray,
+    *,
+    val: float = 0.1,
+    seed: int = 0,
 ) -> list[Fold]:
     """MatBench's five folds, as the ``matbench`` package has them.
 
     ``KFold(5, shuffle=True, random_state=18012019)`` over the rows of the task, stratified
-    where the target is a class. Duplicates stay where MatBench puts them.
+    where the target is a class. The test sets stay as MatBench has them, whatever the groups;
+    the validation set is drawn group by group.
 
     Parameters
     ----------
@@ -70,6 +76,8 @@ def matbench(
         Target, shape ``nrows``; a target of zeros and ones is a class.
     source_rows : np.ndarray
         Row of each in the MatBench file; all must be there.
+    groups : np.ndarray
+        Group of every row, shape ``nrows``.
     val : float
         Count, or fraction of the training rows.
     seed : int
@@ -88,9 +96,8 @@ def matbench(
         folds = StratifiedKFold(MATBENCH_FOLDS, shuffle=True, random_state=MATBENCH_SEED)
     else:
         folds = KFold(MATBENCH_FOLDS, shuffle=True, random_state=MATBENCH_SEED)
-    rng = np.random.default_rng(seed)
-    groups = np.arange(n)
-    parts = folds.split(groups, values)
+    rng = generator(seed)
+    parts = folds.split(np.arange(n), values)
     return [_tested(str(i), test, groups, val, rng) for i, (_, test) in enumerate(parts)]
 
 
@@ -98,6 +105,5 @@ def _tested(
     name: str, test: np.ndarray, groups: np.ndarray, val: float, rng: np.random.Generator
 ) -> Fold:
     rest = np.setdiff1d(np.arange(len(groups)), test)
-    wanted = int(np.ceil(val * len(rest))) if val < 1 else int(val)
-    chosen, rest = draw(rest, groups, wanted, rng)
+    chosen, rest = draw(rest, groups, amount(val, len(rest), "--val"), rng)
     return Fold(name, rest, chosen, np.sort(test), _NONE)

@@ -1,8 +1,7 @@
-"""Folds to folders and back: four folders a fold, and one ``split.json``."""
+"""Folds to folders and back: four folders per fold, and one ``split.json``."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -12,30 +11,16 @@ from tqdm import tqdm
 from deepmd_mft.data.writers.base import library_versions
 from deepmd_mft.errors import UserError
 from deepmd_mft.files.staging import staged_folder
-from deepmd_mft.splits.fold import PARTS, Fold
+from deepmd_mft.splits.record import FORMAT, folder_names, rows_checksum
 from deepmd_mft.structures.dataset import folder_checksum
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from deepmd_mft.splits.fold import Fold
     from deepmd_mft.structures.dataset import DataSet
 
-__all__ = ["read_split", "rows_checksum", "write_split"]
-
-FORMAT = "deepmd_mft split, version 1"
-
-
-def rows_checksum(data: DataSet) -> str:
-    """SHA-256 over the names of all rows in order: which rows the numbers mean."""
-    digest = hashlib.sha256()
-    for name in data.rows.ids:
-        digest.update(name.encode() + b"\0")
-    return digest.hexdigest()
-
-
-def folder_name(fold: Fold) -> str:
-    """Folder of a fold below the output: empty where there is only one."""
-    return f"fold_{int(fold.name):02d}" if fold.name.isdigit() else fold.name
+__all__ = ["write_split"]
 
 
 def write_split(
@@ -81,10 +66,8 @@ def write_split(
     dict
         The content of ``split.json``.
     """
-    names = [fold.name for fold in folds]
-    unknown = set(only or []) - set(names)
-    if unknown:
-        raise UserError(f"no fold {unknown.pop()!r}; there are {', '.join(names)}")
+    folders = folder_names(folds)
+    _check_chosen(only, folds)
     for fold in folds:
         _check(fold, len(data))
     record: dict[str, Any] = {
@@ -100,8 +83,8 @@ def write_split(
         "folds": [],
     }
     with staged_folder(out, overwrite=overwrite) as partial:
-        for fold in tqdm(folds, unit=" folds", disable=not progress or len(folds) == 1):
-            name = folder_name(fold)
+        bar = tqdm(folds, unit=" folds", disable=not progress or len(folds) == 1)
+        for fold, name in zip(bar, folders, strict=True):
             checksums = {}
             if only is None or fold.name in only:
                 for part, rows in fold.parts().items():
@@ -120,48 +103,24 @@ def write_split(
     return record
 
 
+def _check_chosen(only: list[str] | None, folds: list[Fold]) -> None:
+    names = [fold.name for fold in folds]
+    unknown = [name for name in only or [] if name not in names]
+    if not unknown:
+        return
+    if names == [""]:
+        raise UserError(f"--write {unknown[0]}: this split has one fold, without a name")
+    raise UserError(f"--write: no fold {unknown[0]!r}; there are {', '.join(names)}")
+
+
 def _check(fold: Fold, nrows: int) -> None:
     every = np.concatenate(list(fold.parts().values()))
-    if len(np.unique(every)) != len(every) or len(every) > nrows:
-        raise RuntimeError(f"fold {fold.name!r} has a row twice")  # a bug, not a user's mistake
+    inside = not len(every) or (every.min() >= 0 and every.max() < nrows)
+    if len(np.unique(every)) != len(every) or not inside:
+        # A bug, not a user's mistake: what comes from files was checked where it was read.
+        raise RuntimeError(f"fold {fold.name!r} has a row twice or outside the data set")
     if not len(fold.train):
         raise UserError(f"fold {fold.name!r} has no training rows; make the other parts smaller")
-
-
-def read_split(path: Path, data: DataSet) -> tuple[list[Fold], dict[str, Any]]:
-    """Read ``split.json`` for writing it again.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    data : DataSet
-        The set it was made from (it may have been moved or converted anew).
-
-    Returns
-    -------
-    folds : list of Fold
-        The same rows.
-    record : dict
-        The content of the file.
-    """
-    try:
-        record = json.loads(path.read_text())
-    except (OSError, json.JSONDecodeError) as error:
-        raise UserError(f"{path} cannot be read as split.json ({error})") from error
-    if record.get("format") != FORMAT:
-        raise UserError(f"{path} is not a split.json of dp-mft split")
-    wanted = record["data"]
-    if wanted["rows"] != len(data) or wanted["rows_sha256"] != rows_checksum(data):
-        raise UserError(
-            f"{path} divides {wanted['rows']:,} rows of {wanted['path']}; {data.path} has "
-            f"{len(data):,} rows, or the same number under other names or in another order"
-        )
-    folds = [
-        Fold(fold["name"], *(np.array(fold[part], dtype=np.int64) for part in PARTS))
-        for fold in record["folds"]
-    ]
-    return folds, record
 
 
 def _compare(original: dict[str, Any], rebuilt: dict[str, Any]) -> None:

@@ -131,3 +131,94 @@ def test_slab_in_a_wide_vacuum():
     centre, _, weight, distance = ofm.neighbours(coords, hexagon)
     assert distance.max() < 41
     assert (weight[centre == 0] > 0.5).sum() >= 2
+
+
+def cubes(n):
+    """Rock salts of ``n`` sizes."""
+    return [rock_salt(5 + i / 1000) for i in range(n)]
+
+
+@pytest.mark.parametrize("how", ["a file", "no permission", "below a file"])
+def test_a_cache_that_cannot_be_written_stops_nothing(tmp_path, monkeypatch, how):
+    """Neither a folder that cannot be made nor one that cannot be written."""
+    cache = tmp_path / "cache"
+    if how == "a file":
+        cache.touch()
+    elif how == "below a file":
+        (tmp_path / "file").touch()
+        cache = tmp_path / "file" / "cache"
+    else:
+        # The tests run as root, whom no permission stops.
+        def refuse(*args, **kwargs):
+            raise PermissionError(13, "Permission denied")
+
+        monkeypatch.setattr(ofm.tempfile, "TemporaryFile", refuse)
+    told = []
+    found = ofm.orbital_field_matrices(cubes(3), jobs=1, cache=cache, tell=told.append)
+    np.testing.assert_array_equal(found, ofm.orbital_field_matrices(cubes(3), jobs=1))
+    assert any(f"{cache} cannot be written" in line and "--cache" in line for line in told)
+
+
+def test_a_cache_that_fills_up_stops_nothing(tmp_path, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(ofm.np, "savez_compressed", full)
+    told = []
+    found = ofm.orbital_field_matrices(cubes(3), jobs=1, cache=tmp_path, tell=told.append)
+    assert found.shape == (3, 1024)
+    assert told[-1].startswith("some features could not be kept")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "other shape", "no archive"])
+def test_a_damaged_piece_is_computed_again(tmp_path, damage):
+    expected = ofm.orbital_field_matrices(cubes(3), jobs=1, cache=tmp_path)
+    (piece,) = tmp_path.iterdir()
+    whole = piece.read_bytes()
+    if damage == "other shape":
+        np.savez_compressed(piece, ofm=np.zeros((2, 1024)))
+    else:
+        piece.write_bytes({"cut": whole[:-30], "empty": b"", "no archive": b"x" * 99}[damage])
+    again = ofm.orbital_field_matrices(cubes(3), jobs=1, cache=tmp_path)
+    np.testing.assert_array_equal(again, expected)
+    with np.load(piece) as archive:
+        np.testing.assert_array_equal(archive["ofm"], expected)
+
+
+def test_it_says_what_it_does_and_names_what_it_cannot_do(tmp_path):
+    told = []
+    names = ["a", "b", "c"]
+    ofm.orbital_field_matrices(cubes(3), names=names, jobs=2, cache=tmp_path, tell=told.append)
+    assert told == [f"orbital-field matrices of 3 structures, 2 processes, kept in {tmp_path}"]
+    flat = (np.array([11]), np.zeros((1, 3)), np.diag([3.0, 3.0, 0.0]))
+    with pytest.raises(UserError, match=r"orbital-field matrix of c \(row 2\): "):
+        ofm.orbital_field_matrices([*cubes(2), flat], names=names, jobs=1)
+    molecule = (np.array([1]), np.zeros((1, 3)), None)
+    with pytest.raises(UserError, match=r"need crystals; b \(row 1\) is a molecule"):
+        ofm.orbital_field_matrices([*cubes(1), molecule], names=names, jobs=1)
+    with pytest.raises(UserError, match="--jobs 0"):
+        ofm.orbital_field_matrices(cubes(1), jobs=0)
+
+
+def test_pieces_wait_for_the_processes(monkeypatch):
+    """A set need not be in memory at once: it is read as the matrices are done."""
+    monkeypatch.setattr(ofm, "_PIECE", 2)
+    read, furthest = 0, []
+    collect = ofm._collect
+
+    def watched(future, done, bar):
+        furthest.append(read - 2 * len(done))
+        return collect(future, done, bar)
+
+    def counted():
+        nonlocal read
+        for structure in cubes(30):
+            read += 1
+            yield structure
+
+    monkeypatch.setattr(ofm, "_collect", watched)
+    found = ofm.orbital_field_matrices(counted(), jobs=1)
+    assert len(found) == 30
+    assert len(furthest) == 15
+    assert max(furthest) <= 2 * 4

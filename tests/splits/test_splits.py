@@ -31,7 +31,7 @@ def covers(fold, n):
 
 def test_boom_is_its_released_script():
     values = np.concatenate([RNG.normal(size=900), RNG.normal(8, 3, size=100)])
-    (fold,) = boom.boom(values, np.arange(1000), n_ood=100, val=0)
+    (fold,) = boom.boom(values, np.arange(1000), ood=100, val=0)
     # What the script does (boom/data/prepare_splits_qm9.py of FLASK-LLNL/BOOM).
     random.seed(42)
     model = KernelDensity(kernel="gaussian", bandwidth="scott").fit(values[:, None])
@@ -49,7 +49,7 @@ def test_boom_is_its_released_script():
 def test_boom_counts_equal_molecules_once():
     smiles = ["A", "B", "A", "C", "D", "E", "F", "G", "H", "I"]
     values = np.array([0.0, 0.0, 100.0, 0.1, 0.2, 0.1, 0.0, 0.3, 0.2, 0.1])
-    (fold,) = boom.boom(values, group_numbers(smiles), n_ood=1, id_test=0.2, val=0.2)
+    (fold,) = boom.boom(values, group_numbers(smiles), ood=1, id_test=0.2, val=0.2)
     assert fold.ood_test.tolist() == [0, 2], "both rows of A, by the value of its last"
     assert covers(fold, 10)
 
@@ -78,11 +78,11 @@ def test_matbench_folds_are_official():
         636: "06e5ed441c178be7d12cae45e2e36c035c8ecdd6c67b9d6c356eb8200266e89d",  # jdft2d
     }
     for rows, checksum in official.items():
-        made = random_folds.matbench(RNG.normal(size=rows), np.arange(rows))
+        made = random_folds.matbench(RNG.normal(size=rows), np.arange(rows), np.arange(rows))
         text = json.dumps([fold.id_test.tolist() for fold in made])
         assert hashlib.sha256(text.encode()).hexdigest() == checksum
     with pytest.raises(UserError, match="row 3 is not its own number"):
-        random_folds.matbench(np.ones(9), np.array([0, 1, 2, 4, 5, 6, 7, 8, 9]))
+        random_folds.matbench(np.ones(9), np.array([0, 1, 2, 4, 5, 6, 7, 8, 9]), np.arange(9))
 
 
 def test_loco():
@@ -100,9 +100,13 @@ def test_sparse(space, neighbours):
     features = RNG.normal(size=(200, 6))
     features[:3] += 30.0 * np.arange(1, 4)[:, None]
     values = np.concatenate([[50.0, -50.0, 80.0], RNG.normal(size=197)])
-    made = omee.sparse(
-        space, values, features, APART, neighbours=neighbours, clusters=8, candidates=40
-    )
+    sizes = {"clusters": 8, "candidates": 40}
+    if space == "x":
+        made = omee.sparse_x(features, APART, neighbours=neighbours, **sizes)
+    elif neighbours:
+        made = omee.sparse_y_cluster(values, features, APART, neighbours=neighbours, **sizes)
+    else:
+        made = omee.sparse_y(values, APART, **sizes)
     assert len(made) == 8
     tests = [fold.ood_test for fold in made]
     assert all(len(test) == 1 + neighbours for test in tests)
@@ -119,26 +123,26 @@ def test_too_many_clusters():
     with pytest.raises(UserError, match=r"300 clusters .* give --clusters 200 or less"):
         omee.loco(RNG.normal(size=(200, 3)), APART, clusters=300)
     with pytest.raises(UserError, match="--candidates 500 exceeds the 200 rows"):
-        omee.sparse("y", APART * 1.0, APART[:, None], APART)
+        omee.sparse_y(APART * 1.0, APART)
     with pytest.raises(UserError, match="do not leave any"):
-        omee.sparse("y", APART * 1.0, APART[:, None], APART, neighbours=10, candidates=100)
+        omee.sparse_y_cluster(APART * 1.0, APART[:, None], APART, candidates=100)
 
 
 def test_chemistry():
     pytest.importorskip("rdkit")
     smiles = ["c1ccccc1C"] * 12 + ["C1CCCCC1O"] * 6 + ["CCO", "CCC"] + ["c1ccoc1"]
     groups = np.arange(len(smiles))
-    (fold,) = chemistry.scaffold(smiles, groups, n_ood=3)
+    (fold,) = chemistry.scaffold(smiles, groups, ood=3)
     assert fold.ood_test.tolist() == [18, 19, 20], "chains (2) and furan (1) are the rarest"
     with pytest.raises(UserError, match="'oops' in row 1"):
-        chemistry.scaffold(["C", "oops"], np.arange(2), n_ood=1)
+        chemistry.scaffold(["C", "oops"], np.arange(2), ood=1)
     numbers = [np.array([6, 1])] * 17 + [np.array([9, 6])] * 3
-    (fold,) = chemistry.element_out(numbers, np.arange(20), ["F"])
+    (fold,) = chemistry.element_out(numbers, np.arange(20), elements="F")
     assert fold.ood_test.tolist() == [17, 18, 19]
     with pytest.raises(UserError, match="no structure contains Cl"):
-        chemistry.element_out(numbers, np.arange(20), ["Cl"])
+        chemistry.element_out(numbers, np.arange(20), elements="Cl")
     natoms = np.repeat([3, 5, 9], [10, 8, 2])
-    (fold,) = chemistry.size_out(natoms, np.arange(20), n_ood=0.1)
+    (fold,) = chemistry.size_out(natoms, np.arange(20), ood=0.1)
     assert fold.ood_test.tolist() == [18, 19]
     (fold,) = chemistry.size_out(natoms, np.arange(20), larger_than=3)
     assert len(fold.ood_test) == 10
@@ -202,9 +206,7 @@ def test_cli_errors(tmp_path, capsys, data):
         return capsys.readouterr().err
 
     out = str(tmp_path / "split")
-    assert "boom needs --target; the set has energy, force, gap" in complaint(
-        "boom", str(data), out
-    )
+    assert "needs --target; the set has energy, force, gap" in complaint("boom", str(data), out)
     assert "--ood = 10000 does not fit" in complaint("boom", str(data), out, "--target", "gap")
     assert "no label 'homo'" in complaint("boom", str(data), out, "--target", "homo")
     assert "need crystals" in complaint("loco", str(data), out)
@@ -242,7 +244,7 @@ def test_folds_of_a_fold_file(tmp_path, capsys):
     test.write_text(json.dumps({"7": [3], "9": [4]}))
     val.write_text(json.dumps({"7": [3], "9": [5]}))
     assert main([*arguments, "--overwrite"]) == 1
-    assert "fold '7': row 2 is in test and in validation" in capsys.readouterr().err
+    assert "fold '7': row 3 is in test and in validation" in capsys.readouterr().err
     val.write_text(json.dumps({"7": [0]}))
     assert main([*arguments, "--overwrite"]) == 1
     assert "fold '9' of the test file is not in the validation file" in capsys.readouterr().err
