@@ -9,6 +9,7 @@ METRICS = ("mae", "rmse", "mse", "smooth_mae", "mape", "r2")
 CLASS_METRICS = ("accuracy", "roc_auc", "cross_entropy")
 MISSING_LABELS = ("error", "mask")
 FORCE_REDUCTIONS = ("atom", "structure")
+NATIVE_SCHEDULES = ("exp", "cosine", "wsd")
 
 #: Output names by which `dp test` and `DeepEval` recognise deepmd-kit's own models, and the keys
 #: of its data files: a property of such a name would be taken for something else.

@@ -33,7 +33,15 @@ def _check_before_training() -> None:
     check_before_commands(check_command)
 
 
+def _rate_layers() -> None:
+    from deepmd_mft.bridge.optimizer import let_schedules_group_parameters  # noqa: PLC0415
+
+    import_module("deepmd_mft.training.rates")
+    let_schedules_group_parameters()
+
+
 after_import("deepmd.utils.argcheck", partial(import_module, "deepmd_mft.schema"))
 after_import("deepmd.pt.model.model", partial(import_module, "deepmd_mft.models"))
 after_import("deepmd.pt.loss", partial(import_module, "deepmd_mft.training.losses"))
+after_import("deepmd.pt.train.training", _rate_layers)
 after_import("deepmd.pt.entrypoints.main", _check_before_training)

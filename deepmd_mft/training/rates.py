@@ -1,0 +1,165 @@
+"""The learning rate ``mft``: a native schedule, scaled by layer, with layers that rest.
+
+Every parameter has a *depth*: 0 for heads, 1 for the last message-passing layer of a descriptor, 2
+for the one before, and so on to its embeddings. Its rate is the schedule's times
+``backbone_factor * layer_decay ** (depth - 1)``, or the schedule's itself for a head: layer-wise
+learning-rate decay as in JMP (arXiv 2310.16802, section 5). Adam does not see a scaled gradient, so
+the factors belong to the optimiser's parameter groups (:mod:`deepmd_mft.bridge.optimizer`).
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from deepmd.dpmodel.utils.learning_rate import BaseLR
+
+from deepmd_mft.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import torch
+
+_LAYER = re.compile(r"\.descriptor\..*?layers\.(\d+)\.")
+
+
+@dataclass
+class Group:
+    """Parameters of one depth.
+
+    Attributes
+    ----------
+    depth : int
+        0 for heads.
+    factor : float
+        What the schedule's rate is multiplied with.
+    parameters : list of torch.nn.Parameter
+        Without those that the input froze (``trainable: false``, ``frozen``).
+    """
+
+    depth: int
+    factor: float
+    parameters: list[torch.nn.Parameter]
+
+
+@BaseLR.register("mft")
+class MFTRate(BaseLR):
+    """A native schedule for the heads, and what the layers of the descriptor get of it.
+
+    Parameters
+    ----------
+    schedule : dict, optional
+        A native schedule by ``type``, with its own options; ``{"type": "exp"}`` by default.
+    backbone_factor : float
+        Rate of the descriptor's last layer, in units of the heads'.
+    layer_decay : float
+        What a layer gets of the rate of the layer above it.
+    frozen : list of str
+        Shell patterns of parameter names that are not trained, such as ``*type_embedding*``.
+    lp_steps : int
+        Steps, counted from the start of the training, in which only the heads are trained (linear
+        probing, then fine-tuning: Kumar et al., arXiv 2202.10054).
+    unfreeze_every : int
+        After ``lp_steps`` wake one layer after the other, from the last down, so many steps apart;
+        0 wakes all at once.
+    **kwargs
+        Those of every native schedule: ``start_lr``, ``stop_lr``, ``warmup_steps``, ...
+    """
+
+    def __init__(
+        self,
+        start_lr: float,
+        num_steps: int,
+        *,
+        schedule: dict[str, Any] | None = None,
+        backbone_factor: float = 1.0,
+        layer_decay: float = 1.0,
+        frozen: list[str] | None = None,
+        lp_steps: int = 0,
+        unfreeze_every: int = 0,
+        **kwargs: Any,
+    ) -> None:
+        kwargs.pop("type", None)
+        self.inner = BaseLR(
+            **{"type": "exp", **(schedule or {})},
+            start_lr=start_lr,
+            num_steps=num_steps,
+            **kwargs,
+        )
+        super().__init__(start_lr, num_steps, **kwargs)
+        self.backbone_factor = backbone_factor
+        self.layer_decay = layer_decay
+        self.frozen = list(frozen or [])
+        self.lp_steps = lp_steps
+        self.unfreeze_every = unfreeze_every
+        self.groups: list[Group] = []
+
+    def _decay_value(self, step: Any) -> Any:
+        return self.inner._decay_value(step)  # noqa: SLF001  (the same method of the same class)
+
+    def group(self, named: Iterable[tuple[str, torch.nn.Parameter]]) -> list[Group]:
+        """Divide parameters into ``groups`` by depth, the heads first.
+
+        Parameters
+        ----------
+        named : iterable of (str, torch.nn.Parameter)
+            Of the whole training, as ``named_parameters`` gives them. Those that ``frozen`` names
+            are frozen.
+
+        Returns
+        -------
+        list of Group
+            The first is the heads', at the schedule's own rate.
+
+        Raises
+        ------
+        UserError
+            If a pattern of ``frozen`` fits no parameter.
+        """
+        parameters = dict(named)
+        self._freeze(parameters)
+        layers = [int(found[1]) for name in parameters if (found := _LAYER.search(name))]
+        number = max(layers, default=-1) + 1
+        by_depth: dict[int, list[torch.nn.Parameter]] = {0: []}
+        for name, parameter in parameters.items():
+            if parameter.requires_grad:
+                by_depth.setdefault(_depth(name, number), []).append(parameter)
+        self.groups = [
+            Group(depth, self._factor(depth), by_depth[depth]) for depth in sorted(by_depth)
+        ]
+        return self.groups
+
+    def wake(self, step: int) -> None:
+        """Let the layers rest that are not trained yet at a step, and wake the others."""
+        for group in self.groups:
+            awake = group.depth == 0 or step >= self.lp_steps + (
+                (group.depth - 1) * self.unfreeze_every
+            )
+            for parameter in group.parameters:
+                parameter.requires_grad_(awake)
+
+    def _factor(self, depth: int) -> float:
+        return 1.0 if depth == 0 else self.backbone_factor * self.layer_decay ** (depth - 1)
+
+    def _freeze(self, parameters: dict[str, torch.nn.Parameter]) -> None:
+        for pattern in self.frozen:
+            chosen = fnmatch.filter(parameters, pattern)
+            if not chosen:
+                some = ", ".join(list(parameters)[:3])
+                raise UserError(
+                    f"learning_rate: frozen has the pattern '{pattern}', which fits no parameter; "
+                    f"names are like {some}"
+                )
+            for name in chosen:
+                parameters[name].requires_grad_(False)
+
+
+def _depth(name: str, number: int) -> int:
+    """Return the depth of a parameter of a model whose descriptors have ``number`` layers."""
+    if ".descriptor." not in name:
+        return 0
+    found = _LAYER.search(name)
+    return number - int(found[1]) if found else number + 1
