@@ -58,6 +58,7 @@ def reference() -> dict[str, str]:
         ("mft_force_field", schema.loss_mft_force_field()),
     ):
         texts[f"loss/{name}"] = _text(Argument(name, dict, loss))
+    texts["learning_rate/mft"] = _text(Argument("mft", dict, schema.learning_rate_mft()))
     return texts
 
 
