@@ -78,7 +78,8 @@ def _collapse(args: argparse.Namespace) -> None:
 
     models = [parse_model(text) for text in args.model]
     _distinct("--model", [name for name, *_ in models])
-    with staged_folder(args.out, overwrite=args.overwrite) as folder:
+    read = [*(path for _, path, *_ in models), *map(_path, args.set)]
+    with staged_folder(args.out, "analyze", read, overwrite=args.overwrite) as folder:
         sets = [_read(text, args, prop=args.property) for text in args.set]
         _distinct("--set", [s.name for s in sets])
         backbones = [load_checkpoint(*model) for model in models]
@@ -121,10 +122,12 @@ def _domains(args: argparse.Namespace) -> None:
     from deepmd_mft.representations.domains import analyse_domains  # noqa: PLC0415
     from deepmd_mft.representations.output import write_domains  # noqa: PLC0415
 
-    with staged_folder(args.out, overwrite=args.overwrite) as folder:
+    model = parse_model(args.model)
+    read = [model[1], *map(_path, (args.target, *args.set))]
+    with staged_folder(args.out, "analyze", read, overwrite=args.overwrite) as folder:
         target, *others = (_read(text, args) for text in (args.target, *args.set))
         _distinct("--target and --set", [target.name, *(s.name for s in others)])
-        backbone = load_checkpoint(*parse_model(args.model))
+        backbone = load_checkpoint(*model)
         result = analyse_domains(backbone, target, others, natoms=args.atoms, seed=args.seed)
         record: dict[str, Any] = {
             "model": {backbone.name: backbone.record},
@@ -149,18 +152,23 @@ def _embed_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _embed(args: argparse.Namespace) -> None:
+    from deepmd_mft.files.staging import staged_file  # noqa: PLC0415
     from deepmd_mft.representations.backbone import load_checkpoint, parse_model  # noqa: PLC0415
     from deepmd_mft.representations.classes import Windows, find_edges  # noqa: PLC0415
     from deepmd_mft.representations.output import write_embedding  # noqa: PLC0415
 
-    if args.out.exists() and not args.overwrite:
-        raise UserError(f"{args.out} exists; choose another name or give --overwrite")
-    structures = _read(args.set, args)
-    backbone = load_checkpoint(*parse_model(args.model))
-    windows = Windows(tuple(args.middle), tuple(args.far))
-    edges = find_edges(structures, args.pairs, windows) if args.pairs else None
-    write_embedding(args.out, backbone, structures, edges, layers=args.layers)
+    model = parse_model(args.model)
+    with staged_file(args.out, [model[1], _path(args.set)], overwrite=args.overwrite) as partial:
+        structures = _read(args.set, args)
+        backbone = load_checkpoint(*model)
+        windows = Windows(tuple(args.middle), tuple(args.far))
+        edges = find_edges(structures, args.pairs, windows) if args.pairs else None
+        write_embedding(partial, backbone, structures, edges, layers=args.layers)
     print(f"written: {args.out}")
+
+
+def _path(text: str) -> Path:
+    return Path(text.partition("=")[2])
 
 
 def _read(text: str, args: argparse.Namespace, prop: str | None = None) -> Sample:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from deepmd_mft.data.convert import convert
 from deepmd_mft.data.readers import READERS, PropertySpec, ReadOptions, open_source
+from deepmd_mft.files.staging import check_folder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,6 +57,7 @@ def run(args: argparse.Namespace) -> int:
         properties=[PropertySpec.parse(text) for text in args.properties],
         **{name: taken[name] for name in ReadOptions.__dataclass_fields__ if name != "properties"},
     )
+    check_folder(args.out, "convert", overwrite=args.overwrite)
     source = open_source(args.source, args.kind, options)
     summary = convert(
         source,

@@ -45,17 +45,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate, write, print."""
-    from deepmd_mft.errors import UserError  # noqa: PLC0415
     from deepmd_mft.evaluation.tables import evaluate, text_table  # noqa: PLC0415
+    from deepmd_mft.files.staging import staged_folder  # noqa: PLC0415
     from deepmd_mft.inference.predictor import ModelFile  # noqa: PLC0415
     from deepmd_mft.structures.structure_set import find_sets  # noqa: PLC0415
 
-    if args.out.exists() and not args.overwrite:
-        raise UserError(f"{args.out} exists; choose another name with -o or give --overwrite")
     models = [ModelFile.parse(text, args.head) for text in args.models]
     sets = list(find_sets(args.split, args.sets))
-    found = evaluate(models, sets, progress=not args.quiet and sys.stderr.isatty())
-    found.write(args.out, table_format=args.format, overwrite=args.overwrite)
+    read = [*(file.path for file in models), *(folder for one in sets for folder in one.folders)]
+    with staged_folder(args.out, "evaluate", read, overwrite=args.overwrite) as folder:
+        found = evaluate(models, sets, progress=not args.quiet and sys.stderr.isatty())
+        found.write(folder, table_format=args.format)
     if not args.quiet:
         print(text_table(found.metrics))
         if found.metrics.duplicated(["model", "property", "set"]).any():

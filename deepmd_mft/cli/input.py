@@ -52,10 +52,12 @@ def _batch_size(text: str) -> int | str:
 
 def run(args: argparse.Namespace) -> int:
     """Fill and write; say the next two commands."""
+    from deepmd_mft.files.staging import check_file, staged_file  # noqa: PLC0415
     from deepmd_mft.inputs.filling import Filling, fill  # noqa: PLC0415
 
-    if args.out.exists() and not args.overwrite:
-        raise UserError(f"{args.out} exists; choose another name with -o or give --overwrite")
+    data = [*args.train, *args.valid, *args.aux_train, *args.aux_valid]
+    read = [path for path in (args.template, args.checkpoint, *data) if path is not None]
+    check_file(args.out, read, overwrite=args.overwrite)
     if args.model_prob is not None and not 0 < args.model_prob < 1:
         raise UserError("--model-prob is a share: between 0 and 1")
     if args.temperature is not None and args.temperature <= 0:
@@ -79,11 +81,9 @@ def run(args: argparse.Namespace) -> int:
         stat_files=args.stat_files,
         property_name=args.property,
     )
-    config = fill(template, filling, args.out)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    partial = args.out.with_name(f".{args.out.name}.partial")
-    partial.write_text(json.dumps(config, indent=2) + "\n")
-    partial.replace(args.out)
+    with staged_file(args.out, read, overwrite=args.overwrite) as partial:
+        config = fill(template, filling, args.out)
+        partial.write_text(json.dumps(config, indent=2) + "\n")
     finetune = f" --finetune {args.checkpoint.resolve()}" if args.checkpoint else ""
     print(f"wrote {args.out}; next, in {args.out.absolute().parent}:", file=sys.stderr)
     print(f"  dp-mft check {args.out.name}{finetune}", file=sys.stderr)

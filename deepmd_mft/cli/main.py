@@ -9,13 +9,18 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import signal
 import sys
+import threading
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from deepmd_mft.errors import UserError
+from deepmd_mft.files.disk import is_full
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
+    from types import FrameType
 
 VERBS = {
     "fetch": "download a public data set",
@@ -31,6 +36,14 @@ VERBS = {
 }
 
 
+class _Stopped(KeyboardInterrupt):
+    """Another signal than Ctrl-C that ends the process; as with Ctrl-C, it is tidied up."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb.
 
@@ -42,16 +55,49 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        The exit status: 0, 1 after a user's mistake (one message, no traceback), 130 after Ctrl-C.
+        The exit status: 0, 1 after a user's mistake (one message, no traceback), 130 after Ctrl-C
+        and 143 after SIGTERM, as a shell counts signals.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
+    verb = next((word for word in argv if not word.startswith("-")), "")
+    try:
+        with _stoppable():
+            status = _run(argv, verb)
+            sys.stdout.flush()
+    except UserError as error:
+        return _fail(verb, error)
+    except KeyboardInterrupt as stop:
+        number = stop.number if isinstance(stop, _Stopped) else signal.SIGINT
+        name = "interrupted" if number == signal.SIGINT else f"stopped ({signal.strsignal(number)})"
+        print(f"\ndp-mft {verb}: {'; '.join([name, *map(str, stop.args)])}", file=sys.stderr)
+        return 128 + number
+    except BrokenPipeError:  # the reader of a pipe, `head` for instance, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141  # SIGPIPE
+    except MemoryError as error:
+        return _fail(verb, f"not enough memory ({error})" if str(error) else "not enough memory")
+    except OSError as error:
+        if is_full(error):
+            return _fail(verb, f"the disk is full ({error.filename or error})")
+        if isinstance(error, PermissionError):
+            return _fail(verb, f"no permission for {error.filename}")
+        raise
+    return status
+
+
+def _fail(verb: str, error: object) -> int:
+    print(f"dp-mft {verb}: {error}", file=sys.stderr)
+    return 1
+
+
+def _run(argv: list[str], called: str) -> int:
+    """Parse the command line and run the verb ``called``."""
     parser = argparse.ArgumentParser(
         prog="dp-mft",
         description="Tools around multi-task fine-tuning with DeePMD-kit. "
         "Training, freezing and testing stay with `dp --pt`.",
     )
     subparsers = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    called = next((word for word in argv if not word.startswith("-")), None)
     for verb, summary in VERBS.items():
         subparser = subparsers.add_parser(verb, help=summary, description=summary)
         if verb == called:
@@ -59,16 +105,32 @@ def main(argv: Sequence[str] | None = None) -> int:
             module.add_arguments(subparser)
             subparser.set_defaults(run=module.run)
     args = parser.parse_args(argv)
+    return int(args.run(args))
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP raise, so that unfinished files are removed."""
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        if os.getpid() != process:
+            os._exit(128 + number)  # a worker process has nothing to tidy up
+        for one in signals:
+            signal.signal(one, signal.SIG_IGN)  # once is enough, and tidying up must end
+        raise _Stopped(number)
+
+    process = os.getpid()
+    is_main = threading.current_thread() is threading.main_thread()
+    # What is ignored (SIGHUP after nohup) or already handled stays so.
+    signals = [
+        number
+        for number in (signal.SIGTERM, signal.SIGHUP)
+        if is_main and signal.getsignal(number) == signal.SIG_DFL
+    ]
+    for number in signals:
+        signal.signal(number, stop)
     try:
-        status = int(args.run(args))
-        sys.stdout.flush()
-    except UserError as error:
-        print(f"dp-mft {args.verb}: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(f"\ndp-mft {args.verb}: interrupted", file=sys.stderr)
-        return 130  # as a shell counts SIGINT
-    except BrokenPipeError:  # the reader of a pipe, `head` for instance, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141  # SIGPIPE
-    return status
+        yield
+    finally:
+        for number in signals:
+            signal.signal(number, signal.SIG_DFL)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from deepmd_mft.errors import UserError
+from deepmd_mft.files.staging import check_folder
 from deepmd_mft.splits import write
 from deepmd_mft.splits.columns import Columns
 from deepmd_mft.splits.fold import leaks
@@ -69,8 +70,8 @@ def run(args: argparse.Namespace) -> int:
     options = settle(args.method, given)
     if args.jobs < 1:
         raise UserError(f"--jobs {args.jobs}: at least one process is needed")
-    if args.out.exists() and not args.overwrite:
-        raise UserError(f"{args.out} exists; choose another name or give --overwrite")
+    inputs = [options[name] for name in ("test_file", "val_file", "split_json") if options.get(name)]
+    check_folder(args.out, "split", [args.data, *inputs], overwrite=args.overwrite)
     data = open_dataset(args.data)
     progress = not args.quiet and sys.stderr.isatty()
 
@@ -102,6 +103,7 @@ def run(args: argparse.Namespace) -> int:
         parameters=original["parameters"] if original else _parameters(options),
         only=None if args.write is None else [w for w in args.write.split(",") if w != "none"],
         original=original,
+        inputs=inputs,
         overwrite=args.overwrite,
         progress=progress,
     )

@@ -56,7 +56,7 @@ def convert(
     limit : int, optional
         Stop after this many configurations of the source.
     overwrite : bool
-        Replace an existing folder.
+        Replace an existing folder that a conversion wrote.
     progress : bool
         Show a progress bar.
 
@@ -68,7 +68,7 @@ def convert(
     summary = Summary(source.units)
     total = source.total if limit is None else limit
     with (
-        open_writer(out, type_map=type_map, overwrite=overwrite) as writer,
+        open_writer(out, type_map=type_map, inputs=source.files, overwrite=overwrite) as writer,
         tqdm(total=total, unit=" structures", disable=not progress, mininterval=0.5) as bar,
     ):
         for item, first in _positions(source, limit):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import importlib.metadata
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,8 @@ from tqdm import tqdm
 from deepmd_mft.errors import UserError
 from deepmd_mft.evaluation.metrics import CLASSES, REGRESSION, groups, intervals, measure
 from deepmd_mft.files.checksums import file_checksum
-from deepmd_mft.files.staging import staged_folder
+from deepmd_mft.files.records import write_record
+from deepmd_mft.files.versions import package_versions
 from deepmd_mft.inference.predictor import ModelFile, Output, Predictor
 
 if TYPE_CHECKING:
@@ -64,28 +64,25 @@ class Evaluation:
         table.insert(0, "files", by.size())
         return table.reset_index()
 
-    def write(self, out: Path, *, table_format: str = "csv", overwrite: bool = False) -> None:
+    def write(self, folder: Path, *, table_format: str = "csv") -> None:
         """Write ``metrics.csv``, ``groups.csv``, ``seeds.csv``, predictions and the record.
 
         Parameters
         ----------
-        out : Path
-            A new folder.
+        folder : Path
+            An empty folder, as :func:`~deepmd_mft.files.staging.staged_folder` gives it.
         table_format : {"csv", "parquet"}
             Of the predictions.
-        overwrite : bool
-            Replace the folder.
         """
-        with staged_folder(out, overwrite=overwrite) as folder:
-            self.metrics.to_csv(folder / "metrics.csv", index=False)
-            self.groups.to_csv(folder / "groups.csv", index=False)
-            if self.metrics.duplicated(["model", "property", "set"]).any():
-                self.seeds().to_csv(folder / "seeds.csv", index=False)
-            if table_format == "parquet":
-                self.predictions.to_parquet(folder / "predictions.parquet", index=False)
-            else:
-                self.predictions.to_csv(folder / "predictions.csv", index=False)
-            (folder / "evaluation.json").write_text(json.dumps(self.record, indent=1) + "\n")
+        self.metrics.to_csv(folder / "metrics.csv", index=False)
+        self.groups.to_csv(folder / "groups.csv", index=False)
+        if self.metrics.duplicated(["model", "property", "set"]).any():
+            self.seeds().to_csv(folder / "seeds.csv", index=False)
+        if table_format == "parquet":
+            self.predictions.to_parquet(folder / "predictions.parquet", index=False)
+        else:
+            self.predictions.to_csv(folder / "predictions.csv", index=False)
+        write_record(folder, "evaluate", self.record)
 
 
 def evaluate(
@@ -145,11 +142,10 @@ def evaluate(
 
 
 def _record(sets: list[StructureSet]) -> dict[str, Any]:
-    packages = ("deepmd-mft", "deepmd-kit", "torch", "numpy", "scikit-learn")
     return {
         "made_by": "dp-mft evaluate",
         "date": dt.datetime.now(dt.timezone.utc).isoformat(timespec="seconds"),
-        "versions": {name: importlib.metadata.version(name) for name in packages},
+        "versions": package_versions(),
         "sets": {
             one.name: {
                 "frames": len(one),

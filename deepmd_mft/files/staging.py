@@ -1,77 +1,150 @@
-"""Write a folder whole or not at all."""
+"""Write a file or a folder whole or not at all.
+
+Everything that this package writes goes through here: it takes shape in a temporary folder
+beside the output and gets its name when it is complete.
+"""
 
 from __future__ import annotations
 
-import errno
-import shutil
+import tempfile
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-import lmdb
-
 from deepmd_mft.errors import UserError
+from deepmd_mft.files.disk import disk_errors
+from deepmd_mft.files.lock import workspace
+from deepmd_mft.files.records import check_apart, check_replaceable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    from collections.abc import Iterable, Iterator
 
-__all__ = ["staged_folder"]
-
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+__all__ = ["atomic_file", "check_file", "check_folder", "staged_file", "staged_folder"]
 
 
 @contextmanager
-def staged_folder(out: Path, *, overwrite: bool = False) -> Iterator[Path]:
-    """Give a temporary folder beside ``out`` that becomes ``out`` if all goes well.
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Give a temporary name of the same ending that becomes ``path`` if all goes well.
 
-    After an error or an interrupt the temporary folder is removed; if the process is
-    killed it stays behind under a name that starts with a dot and ends with ``.partial``,
-    and the next attempt removes it.
-
-    Parameters
-    ----------
-    out : Path
-        The folder to make.
-    overwrite : bool
-        Replace an existing ``out`` (only once the new one is complete).
+    For files of which several processes may write the same; what is there is replaced.
 
     Raises
     ------
     UserError
-        If ``out`` exists, cannot be written, or the disk is full.
+        If the file cannot be written.
     """
+    with (
+        disk_errors(path),
+        tempfile.TemporaryDirectory(".partial", f".{path.name}.", path.parent) as folder,
+    ):
+        partial = Path(folder) / path.name
+        yield partial
+        partial.replace(path)
+
+
+@contextmanager
+def staged_file(
+    out: Path, inputs: Iterable[Path] = (), *, overwrite: bool = False
+) -> Iterator[Path]:
+    """Give a temporary name of the same ending that becomes ``out`` if all goes well.
+
+    Parameters
+    ----------
+    out : Path
+        The file to make. It is held for this process while the block runs.
+    inputs : iterable of Path
+        What is read; never replaced.
+    overwrite : bool
+        Replace an existing file.
+
+    Raises
+    ------
+    UserError
+        If ``out`` exists, is held by another process or cannot be written.
+    """
+    out, inputs = _named(out), list(inputs)
+    check_file(out, inputs, overwrite=overwrite)
+    with workspace(out) as folder:
+        partial = folder / out.name
+        yield partial
+        check_file(out, inputs, overwrite=overwrite)  # it may have come meanwhile
+        partial.replace(out)
+
+
+@contextmanager
+def staged_folder(
+    out: Path, verb: str, inputs: Iterable[Path] = (), *, overwrite: bool = False
+) -> Iterator[Path]:
+    """Give a temporary folder that becomes ``out`` if all goes well.
+
+    The last thing that the block does is to call
+    :func:`~deepmd_mft.files.records.write_record`.
+
+    Parameters
+    ----------
+    out : Path
+        The folder to make. It is held for this process while the block runs.
+    verb : str
+        Who writes it, one of :data:`~deepmd_mft.files.records.RECORDS`.
+    inputs : iterable of Path
+        What is read; never replaced.
+    overwrite : bool
+        Replace an existing folder that the same verb wrote, once the new one is complete.
+
+    Raises
+    ------
+    UserError
+        If ``out`` exists and may not be replaced, is held by another process, or cannot be
+        written.
+    """
+    out, inputs = _named(out), list(inputs)
+    check_folder(out, verb, inputs, overwrite=overwrite)
+    with workspace(out) as folder:
+        new = folder / "new"
+        new.mkdir()
+        yield new
+        check_folder(out, verb, inputs, overwrite=overwrite)  # it may have come meanwhile
+        try:
+            if out.exists():
+                out.rename(folder / "old")
+            new.rename(out)
+        except OSError as error:
+            raise UserError(
+                f"{out} cannot be put in place ({error.strerror}); another process may have made "
+                "it meanwhile, nothing of that is changed"
+            ) from error
+
+
+def check_file(out: Path, inputs: Iterable[Path] = (), *, overwrite: bool = False) -> None:
+    """Raise if the file ``out`` may not be written; see :func:`staged_file`."""
+    with disk_errors(out):
+        if _exists(out, overwrite=overwrite):
+            if not out.is_file():
+                raise UserError(f"{out} is not a file; choose another name")
+            check_apart(out, inputs)
+
+
+def check_folder(
+    out: Path, verb: str, inputs: Iterable[Path] = (), *, overwrite: bool = False
+) -> None:
+    """Raise if the folder ``out`` may not be written; see :func:`staged_folder`."""
+    with disk_errors(out):
+        if _exists(out, overwrite=overwrite):
+            if not out.is_dir():
+                raise UserError(f"{out} is a file, not a folder; choose another name")
+            check_replaceable(out, verb, inputs)
+
+
+def _named(out: Path) -> Path:
+    """Return a path whose last part is the output's name, for ``.`` and ``..`` too."""
+    return out.resolve() if out.name in {"", ".."} else out
+
+
+def _exists(out: Path, *, overwrite: bool) -> bool:
+    if out.is_symlink():
+        raise UserError(
+            f"{out} is a symbolic link to {out.readlink()}; give that name itself, or another one"
+        )
     if out.exists() and not overwrite:
         raise UserError(f"{out} exists; choose another name or give --overwrite")
-    if out.exists() and not out.is_dir():
-        raise UserError(f"{out} is a file, not a folder; choose another name")
-    partial = out.parent / f".{out.name}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        partial.mkdir(parents=True)
-    except OSError as error:
-        raise UserError(f"no permission to write {out} ({error.strerror})") from error
-    try:
-        yield partial
-        if out.exists():
-            old = out.parent / f".{out.name}.old"
-            shutil.rmtree(old, ignore_errors=True)
-            out.rename(old)
-            partial.rename(out)
-            shutil.rmtree(old)
-        else:
-            partial.rename(out)
-    except OSError as error:
-        if error.errno in _FULL or _is_short_write(error):
-            raise UserError(f"the disk is full while writing {out}; nothing was kept") from error
-        if isinstance(error, PermissionError):
-            raise UserError(f"no permission to write {error.filename or out}") from error
-        raise
-    except (lmdb.MapFullError, lmdb.DiskError) as error:
-        raise UserError(f"the disk is full while writing {out}; nothing was kept") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-def _is_short_write(error: OSError) -> bool:
-    """Recognise how ``numpy.save`` says that the disk is full: without an error number."""
-    return error.errno is None and "requested and" in str(error)
+    return out.exists()

@@ -12,7 +12,8 @@ import pandas as pd
 
 from deepmd_mft.errors import UserError
 from deepmd_mft.evaluation.metrics import intervals
-from deepmd_mft.files.staging import staged_folder
+from deepmd_mft.files.records import write_record
+from deepmd_mft.files.staging import check_file, check_folder, staged_file, staged_folder
 from deepmd_mft.plots import report as figures
 from deepmd_mft.report.paper import Published, published
 from deepmd_mft.report.runs import STRATEGIES, Run, check_comparable, unlike_seeds
@@ -74,10 +75,9 @@ def write_report(
         The page and the folder.
     """
     files = out.with_name(f"{out.stem}_files")
-    if not overwrite:
-        for path in (out, files):
-            if path.exists():
-                raise UserError(f"{path} exists; choose another name with -o or give --overwrite")
+    read = [path for run in runs for path in _read(run)]
+    check_file(out, read, overwrite=overwrite)
+    check_folder(files, "report", read, overwrite=overwrite)
     check_comparable(runs)
     table = error_table(runs)
     known_unit = unit or _unit(runs)
@@ -102,18 +102,27 @@ def write_report(
         sets=runs[0].record["sets"],
         versions=runs[0].record["versions"],
     )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with staged_folder(files, overwrite=overwrite) as folder:
+    with (
+        staged_file(out, read, overwrite=overwrite) as partial,
+        staged_folder(files, "report", read, overwrite=overwrite) as folder,
+    ):
         table.to_csv(folder / "errors.csv", index=False)
         for drawing in drawings:
             drawing.numbers.to_csv(folder / f"{drawing.name}.csv", index=False)
             for theme, image in drawing.images.items():
                 end = "" if theme == "light" else "_dark"
                 (folder / f"{drawing.name}{end}.png").write_bytes(image)
-    partial = out.with_name(f".{out.name}.partial")
-    partial.write_text(page, encoding="utf-8")
-    partial.replace(out)
+        runs_read = {run.folder.name: str(run.folder) for run in runs}
+        write_record(folder, "report", {"page": out.name, "runs": runs_read})
+        partial.write_text(page, encoding="utf-8")
     return [out, files]
+
+
+def _read(run: Run) -> list[Path]:
+    """Return what the page is made from, which it must not replace."""
+    names = ("evaluation", "input.json", "out.json", "lcurve.out")
+    model = Path(run.record["models"][0]["path"])
+    return [*(run.folder / name for name in names), model, *run.train_systems]
 
 
 def _drawings(

@@ -12,6 +12,7 @@ from deepmd_mft.errors import UserError
 from deepmd_mft.evaluation.metrics import regression
 from deepmd_mft.evaluation.tables import evaluate, read_evaluation
 from deepmd_mft.files.checksums import file_checksum
+from deepmd_mft.files.staging import staged_folder
 from deepmd_mft.inference.predictor import ModelFile, best_model
 from deepmd_mft.inputs.branches import flat
 from deepmd_mft.structures.structure_set import StructureSet, find_sets
@@ -114,7 +115,9 @@ def load_run(folder: Path, split: list[Path], sets: list[str] | None, *, progres
                 f"`dp-mft evaluate {folder} --split DIR -o {place}`"
             )
         found = list(find_sets(split, sets or _test_sets(split)))
-        evaluate([ModelFile(folder.name, model)], found, progress=progress).write(place)
+        read = [model, *(path for one in found for path in one.folders)]
+        with staged_folder(place, "evaluate", read) as staged:
+            evaluate([ModelFile(folder.name, model)], found, progress=progress).write(staged)
     table, record = read_evaluation(place)
     if record["models"][0]["sha256"] != file_checksum(model):
         raise UserError(

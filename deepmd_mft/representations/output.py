@@ -5,12 +5,12 @@ from __future__ import annotations
 import csv
 import json
 from dataclasses import asdict
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from deepmd_mft.errors import UserError
+from deepmd_mft.files.records import write_record
+from deepmd_mft.files.versions import package_versions
 from deepmd_mft.plots import representations as figures
 from deepmd_mft.representations.classes import atom_classes
 from deepmd_mft.representations.embeddings import embed
@@ -24,15 +24,13 @@ if TYPE_CHECKING:
     from deepmd_mft.representations.domains import Domains
     from deepmd_mft.structures.sample import Sample
 
-__all__ = ["write_collapse", "write_domains", "write_embedding", "write_record"]
-
-PACKAGES = ("deepmd-mft", "deepmd-kit", "scikit-learn", "POT", "ase", "numpy", "scipy")
+__all__ = ["write_collapse", "write_domains", "write_embedding"]
 
 
-def write_record(folder: Path, record: dict[str, Any]) -> None:
+def _write_summary(folder: Path, record: dict[str, Any]) -> None:
     """Write ``summary.json``: inputs, options and versions beside the results."""
-    record = {**record, "versions": {name: version(name) for name in PACKAGES}}
-    (folder / "summary.json").write_text(json.dumps(record, indent=1, default=_plain) + "\n")
+    record = {**record, "versions": package_versions()}
+    write_record(folder, "analyze", record, default=_plain)
 
 
 def write_collapse(folder: Path, result: Collapse, record: dict[str, Any]) -> None:
@@ -50,7 +48,6 @@ def write_collapse(folder: Path, result: Collapse, record: dict[str, Any]) -> No
     tables = {name: getattr(result, name) for name in ("clusters", "drift", "layers", "elements")}
     for name, rows in tables.items():
         _write_csv(folder / f"{name}.csv", rows)
-    write_record(folder, {**record, **tables, "notes": result.notes})
     for kind, (labels, clouds) in result.clouds.items():
         points = {"labels": labels, "models": list(clouds), "points": list(clouds.values())}
         _save_arrays(folder / f"tsne_{kind}.npz", points)
@@ -77,6 +74,7 @@ def write_collapse(folder: Path, result: Collapse, record: dict[str, Any]) -> No
     if result.similarities:
         figures.draw_heatmaps(folder / "elements.png", result.similarities)
     (folder / "summary.md").write_text(_words(result))
+    _write_summary(folder, {**record, **tables, "notes": result.notes})
 
 
 def write_domains(folder: Path, result: Domains, record: dict[str, Any]) -> None:
@@ -84,10 +82,10 @@ def write_domains(folder: Path, result: Domains, record: dict[str, Any]) -> None
     rows = [{**asdict(c), "missing_elements": " ".join(c.missing_elements)} for c in result.ranked]
     _write_csv(folder / "domains.csv", rows)
     floors = {"floor": result.floor, "structure_floor": result.structure_floor}
-    write_record(folder, {**record, **floors, "ranked": rows, "words": result.words})
     _save_arrays(folder / "map.npz", {"sets": result.sets, **result.panels})
     figures.draw_map(folder / "map.png", result.panels, result.sets)
     (folder / "summary.md").write_text("\n".join(result.words) + "\n")
+    _write_summary(folder, {**record, **floors, "ranked": rows, "words": result.words})
 
 
 def write_embedding(
@@ -103,7 +101,7 @@ def write_embedding(
     Parameters
     ----------
     path : Path
-        The file; its folder must exist.
+        The file.
     backbone : Backbone
         A loaded checkpoint.
     structures : Sample
@@ -132,19 +130,13 @@ def write_embedding(
             edge_vector=edges.vector,
             edge_class=edges.labels,
         )
-    partial = path.with_name(f".{path.name}.partial.npz")
-    try:
-        _save_arrays(partial, arrays)
-        partial.replace(path)
-    except OSError as error:
-        raise UserError(f"{path} cannot be written ({error.strerror or error})") from error
-    finally:
-        partial.unlink(missing_ok=True)
+    _save_arrays(path, arrays)
 
 
 def _save_arrays(path: Path, arrays: dict[str, Any]) -> None:
     named: Any = {name: np.asarray(values) for name, values in arrays.items()}
-    np.savez(path, **named)
+    with path.open("wb") as handle:  # numpy adds .npz to the name of a file, not to a handle
+        np.savez(handle, **named)
 
 
 def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm import tqdm
 
-from deepmd_mft.data.writers.base import library_versions
 from deepmd_mft.errors import UserError
+from deepmd_mft.files.records import write_record
 from deepmd_mft.files.staging import staged_folder
+from deepmd_mft.files.versions import package_versions
 from deepmd_mft.splits.record import FORMAT, folder_names, rows_checksum
 from deepmd_mft.structures.dataset import folder_checksum
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from deepmd_mft.splits.fold import Fold
@@ -32,6 +34,7 @@ def write_split(
     parameters: dict[str, Any],
     only: list[str] | None = None,
     original: dict[str, Any] | None = None,
+    inputs: Sequence[Path] = (),
     overwrite: bool = False,
     progress: bool = False,
 ) -> dict[str, Any]:
@@ -56,8 +59,10 @@ def write_split(
         Names of the folds whose folders are written; ``split.json`` describes all of them.
     original : dict, optional
         ``split.json`` that this must reproduce; nothing is kept if a checksum differs.
+    inputs : sequence of Path
+        What else was read; never replaced.
     overwrite : bool
-        Replace an existing folder.
+        Replace an existing folder that a split wrote.
     progress : bool
         Show a progress bar.
 
@@ -79,10 +84,10 @@ def write_split(
             "rows": len(data),
             "rows_sha256": rows_checksum(data),
         },
-        "versions": library_versions(),
+        "versions": package_versions(),
         "folds": [],
     }
-    with staged_folder(out, overwrite=overwrite) as partial:
+    with staged_folder(out, "split", [data.path, *inputs], overwrite=overwrite) as partial:
         bar = tqdm(folds, unit=" folds", disable=not progress or len(folds) == 1)
         for fold, name in zip(bar, folders, strict=True):
             checksums = {}
@@ -99,7 +104,7 @@ def write_split(
             )
         if original is not None:
             _compare(original, record)
-        (partial / "split.json").write_text(json.dumps(record) + "\n")
+        write_record(partial, "split", record, indent=None)
     return record
 
 

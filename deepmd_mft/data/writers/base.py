@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import csv
-import json
 from contextlib import ExitStack
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from deepmd_mft.errors import UserError
+from deepmd_mft.files.records import write_record
 from deepmd_mft.files.staging import staged_folder
+from deepmd_mft.files.versions import package_versions
 from deepmd_mft.names import RESERVED_NAMES
 from deepmd_mft.structures.elements import ELEMENTS, atomic_number
 
@@ -24,21 +24,13 @@ if TYPE_CHECKING:
 
     from deepmd_mft.data.frames import Frames
 
-__all__ = ["ROW_FIELDS", "Writer", "library_versions"]
+__all__ = ["ROW_FIELDS", "Writer"]
 
 #: Columns of ``rows.csv``: the row here, its name, its molecule, what it belongs together
 #: with, its row in the source (counting what was skipped), and where it is stored.
 ROW_FIELDS = ("row", "id", "smiles", "group", "source_row", "system", "frame")
 
 _FORCE_FIELD = {"energy", "force", "virial"}
-
-
-def library_versions() -> dict[str, str]:
-    """Return the versions of what shapes the output, for the record."""
-    return {
-        name: version(name)
-        for name in ("deepmd-mft", "deepmd-kit", "numpy", "scikit-learn", "dpdata")
-    }
 
 
 class Writer:
@@ -53,14 +45,21 @@ class Writer:
     type_map : list of str, optional
         Order of the elements. By default they are numbered as they appear; deepmd-kit
         matches them by name.
+    inputs : sequence of Path
+        What is read; never replaced.
     overwrite : bool
-        Replace an existing folder.
+        Replace an existing folder that a conversion wrote.
     """
 
     kind = ""
 
     def __init__(
-        self, out: Path, *, type_map: list[str] | None = None, overwrite: bool = False
+        self,
+        out: Path,
+        *,
+        type_map: list[str] | None = None,
+        inputs: Sequence[Path] = (),
+        overwrite: bool = False,
     ) -> None:
         self.out = out
         self.rows = 0
@@ -69,11 +68,11 @@ class Writer:
         self._types = np.full(len(ELEMENTS) + 1, -1, dtype=np.int32)
         for index, symbol in enumerate(self.type_map):
             self._types[atomic_number(symbol)] = index
-        self._overwrite = overwrite
+        self._staged = staged_folder(out, "convert", inputs, overwrite=overwrite)
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
-        self.folder = self._stack.enter_context(staged_folder(self.out, overwrite=self._overwrite))
+        self.folder = self._stack.enter_context(self._staged)
         try:
             handle = (self.folder / "rows.csv").open("w", newline="", encoding="utf-8")
             self._stack.enter_context(handle)
@@ -136,9 +135,9 @@ class Writer:
             "rows": self.rows,
             "type_map": self.type_map,
             **record,
-            "versions": library_versions(),
+            "versions": package_versions(),
         }
-        (self.folder / "dataset.json").write_text(json.dumps(record, indent=1) + "\n")
+        write_record(self.folder, "convert", record)
 
     def _new_types(self, numbers: np.ndarray) -> np.ndarray:
         for z in np.unique(numbers[self._types[numbers] < 0]):
