@@ -70,7 +70,9 @@ def run(args: argparse.Namespace) -> int:
     options = settle(args.method, given)
     if args.jobs < 1:
         raise UserError(f"--jobs {args.jobs}: at least one process is needed")
-    inputs = [options[name] for name in ("test_file", "val_file", "split_json") if options.get(name)]
+    inputs = [
+        options[name] for name in ("test_file", "val_file", "split_json") if options.get(name)
+    ]
     check_folder(args.out, "split", [args.data, *inputs], overwrite=args.overwrite)
     data = open_dataset(args.data)
     progress = not args.quiet and sys.stderr.isatty()
