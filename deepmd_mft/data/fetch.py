@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import http.client
 import json
 import shutil
@@ -15,6 +14,9 @@ from tqdm import tqdm
 
 from deepmd_mft.errors import UserError
 from deepmd_mft.files.checksums import file_checksum
+from deepmd_mft.files.disk import is_full
+from deepmd_mft.files.lock import locked
+from deepmd_mft.files.staging import atomic_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -243,15 +245,26 @@ def fetch(remote: RemoteFile, folder: Path, *, progress: bool = True) -> str:
         return f"already there; {_verify(remote, target)}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _load(remote, part, folder, progress)
-    except PermissionError as error:
-        raise UserError(f"no permission to write {error.filename or folder}") from error
+        with locked(target):
+            if target.exists():  # another process has just loaded it
+                return f"already there; {_verify(remote, target)}"
+            _load(remote, part, folder, progress)
+            return _finish(remote, part, target)
+    except KeyboardInterrupt as stop:
+        stop.args = (f"{part} is kept, and dp-mft fetch continues it",)
+        raise
     except OSError as error:
-        if error.errno == errno.ENOSPC:
+        if is_full(error):
             raise UserError(
                 f"the disk is full; {part} is kept, and dp-mft fetch continues it"
             ) from error
-        raise
+        where = error.filename or folder
+        if isinstance(error, PermissionError):
+            raise UserError(f"no permission to write {where}") from error
+        raise UserError(f"{where} cannot be written ({error.strerror or error})") from error
+
+
+def _finish(remote: RemoteFile, part: Path, target: Path) -> str:
     if remote.size is not None and part.stat().st_size != remote.size:
         raise UserError(
             f"{part} has {part.stat().st_size:,} bytes of {remote.size:,}; call dp-mft fetch "
@@ -330,12 +343,22 @@ def _verify(remote: RemoteFile, path: Path) -> str:
     if not expected:
         if not memory.is_file():
             record = {"url": remote.url, "sha256": found, "bytes": path.stat().st_size}
-            memory.write_text(json.dumps(record) + "\n")
+            with atomic_file(memory) as partial:
+                partial.write_text(json.dumps(record) + "\n")
             return f"no checksum is published; recorded sha256:{found} in {memory.name}"
-        expected, origin = json.loads(memory.read_text())["sha256"], f"the one in {memory.name}"
+        expected, origin = _remembered(memory), f"the one in {memory.name}"
     if found != expected:
         raise UserError(
             f"{path}: {algorithm} {found} is not {origin}, {expected}; the file is damaged or "
             "was changed by its publisher: remove it and fetch again"
         )
     return f"{algorithm} agrees with {origin}"
+
+
+def _remembered(memory: Path) -> str:
+    try:
+        return str(json.loads(memory.read_text())["sha256"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{memory} is damaged ({error!r}); remove it, and the file it is about, and fetch again"
+        ) from None

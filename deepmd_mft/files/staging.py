@@ -7,13 +7,13 @@ beside the output and gets its name when it is complete.
 from __future__ import annotations
 
 import tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deepmd_mft.errors import UserError
 from deepmd_mft.files.disk import disk_errors
-from deepmd_mft.files.lock import workspace
+from deepmd_mft.files.lock import locked, workspace
 from deepmd_mft.files.records import check_apart, check_replaceable
 
 if TYPE_CHECKING:
@@ -63,11 +63,12 @@ def staged_file(
         If ``out`` exists, is held by another process or cannot be written.
     """
     out, inputs = _named(out), list(inputs)
-    check_file(out, inputs, overwrite=overwrite)
+    _check_name(out, overwrite=overwrite)
     with workspace(out) as folder:
+        _check_file(out, inputs, overwrite=overwrite)
         partial = folder / out.name
         yield partial
-        check_file(out, inputs, overwrite=overwrite)  # it may have come meanwhile
+        _check_file(out, inputs, overwrite=overwrite)  # it may have come meanwhile
         partial.replace(out)
 
 
@@ -98,12 +99,13 @@ def staged_folder(
         written.
     """
     out, inputs = _named(out), list(inputs)
-    check_folder(out, verb, inputs, overwrite=overwrite)
+    _check_name(out, overwrite=overwrite)
     with workspace(out) as folder:
+        _check_folder(out, verb, inputs, overwrite=overwrite)
         new = folder / "new"
         new.mkdir()
         yield new
-        check_folder(out, verb, inputs, overwrite=overwrite)  # it may have come meanwhile
+        _check_folder(out, verb, inputs, overwrite=overwrite)  # it may have come meanwhile
         try:
             if out.exists():
                 out.rename(folder / "old")
@@ -117,34 +119,52 @@ def staged_folder(
 
 def check_file(out: Path, inputs: Iterable[Path] = (), *, overwrite: bool = False) -> None:
     """Raise if the file ``out`` may not be written; see :func:`staged_file`."""
-    with disk_errors(out):
-        if _exists(out, overwrite=overwrite):
-            if not out.is_file():
-                raise UserError(f"{out} is not a file; choose another name")
-            check_apart(out, inputs)
+    with _checking(_named(out), overwrite=overwrite) as place:
+        _check_file(place, inputs, overwrite=overwrite)
 
 
 def check_folder(
     out: Path, verb: str, inputs: Iterable[Path] = (), *, overwrite: bool = False
 ) -> None:
     """Raise if the folder ``out`` may not be written; see :func:`staged_folder`."""
+    with _checking(_named(out), overwrite=overwrite) as place:
+        _check_folder(place, verb, inputs, overwrite=overwrite)
+
+
+@contextmanager
+def _checking(out: Path, *, overwrite: bool) -> Iterator[Path]:
+    """Hold an output that exists, so that nobody replaces it while it is looked at."""
     with disk_errors(out):
-        if _exists(out, overwrite=overwrite):
-            if not out.is_dir():
-                raise UserError(f"{out} is a file, not a folder; choose another name")
-            check_replaceable(out, verb, inputs)
+        _check_name(out, overwrite=overwrite)
+        with locked(out) if out.exists() else nullcontext():
+            yield out
 
 
-def _named(out: Path) -> Path:
-    """Return a path whose last part is the output's name, for ``.`` and ``..`` too."""
-    return out.resolve() if out.name in {"", ".."} else out
+def _check_file(out: Path, inputs: Iterable[Path], *, overwrite: bool) -> None:
+    _check_name(out, overwrite=overwrite)
+    if out.exists():
+        if not out.is_file():
+            raise UserError(f"{out} is not a file; choose another name")
+        check_apart(out, inputs)
 
 
-def _exists(out: Path, *, overwrite: bool) -> bool:
+def _check_folder(out: Path, verb: str, inputs: Iterable[Path], *, overwrite: bool) -> None:
+    _check_name(out, overwrite=overwrite)
+    if out.exists():
+        if not out.is_dir():
+            raise UserError(f"{out} is a file, not a folder; choose another name")
+        check_replaceable(out, verb, inputs)
+
+
+def _check_name(out: Path, *, overwrite: bool) -> None:
     if out.is_symlink():
         raise UserError(
             f"{out} is a symbolic link to {out.readlink()}; give that name itself, or another one"
         )
     if out.exists() and not overwrite:
         raise UserError(f"{out} exists; choose another name or give --overwrite")
-    return out.exists()
+
+
+def _named(out: Path) -> Path:
+    """Return a path whose last part is the output's name, for ``.`` and ``..`` too."""
+    return out.resolve() if out.name in {"", ".."} else out

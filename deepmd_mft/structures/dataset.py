@@ -23,6 +23,7 @@ from deepmd_mft.data.writers.base import ROW_FIELDS
 from deepmd_mft.data.writers.lmdb import DISK_NAMES, metadata
 from deepmd_mft.errors import UserError
 from deepmd_mft.files.checksums import file_checksum
+from deepmd_mft.files.lmdb import check_complete
 from deepmd_mft.files.names import path_below
 from deepmd_mft.structures.elements import atomic_number
 
@@ -426,6 +427,7 @@ def _reading(path: Path) -> Iterator[lmdb.Transaction]:
     except lmdb.Error as error:
         raise UserError(f"{path} cannot be opened as LMDB ({error})") from error
     try:
+        check_complete(env, path / "data.mdb")
         with env.begin() as transaction:
             yield transaction
     finally:

@@ -13,6 +13,7 @@ from deepmd_mft.cli import main
 from deepmd_mft.data import fetch as module
 from deepmd_mft.data.fetch import CATALOGUE, DataSource, RemoteFile, fetch
 from deepmd_mft.errors import UserError
+from tests.helpers.processes import hold
 
 CONTENT = bytes(range(256)) * 40_000
 SIZE = len(CONTENT)
@@ -102,6 +103,25 @@ def test_unpublished_checksum_is_remembered(tmp_path, server):
     (tmp_path / "data.bin").write_bytes(b"changed")
     with pytest.raises(UserError, match=r"is not the one in data\.bin\.sha256\.json"):
         fetch(file, tmp_path, progress=False)
+
+
+def test_a_damaged_memory_of_the_checksum(tmp_path, server):
+    (tmp_path / "data.bin").write_bytes(b"x")
+    (tmp_path / "data.bin.sha256.json").write_text("[]")
+    with pytest.raises(UserError, match=r"sha256\.json is damaged"):
+        fetch(remote(f"{server}/whole", None, None), tmp_path, progress=False)
+
+
+def test_two_processes_do_not_share_one_part(tmp_path, server):
+    process = hold(tmp_path / "data.bin", "locked", "pass")
+    try:
+        with pytest.raises(UserError, match=f"is being written by process {process.pid}"):
+            fetch(remote(f"{server}/whole"), tmp_path, progress=False)
+    finally:
+        process.kill()
+        process.wait()
+    fetch(remote(f"{server}/whole"), tmp_path, progress=False)
+    assert [p.name for p in tmp_path.iterdir()] == ["data.bin"]
 
 
 def test_no_network(tmp_path):

@@ -17,6 +17,7 @@ import pytest
 from deepmd_mft.errors import UserError
 from deepmd_mft.files.records import write_record
 from deepmd_mft.files.staging import atomic_file, staged_file, staged_folder
+from tests.helpers.processes import hold
 from tests.helpers.trees import tree
 
 
@@ -246,28 +247,6 @@ def test_files(tmp_path):
         partial.write_text("4")
     assert out.read_text() == "4"
     assert [path.name for path in tmp_path.iterdir()] == ["input.json"]
-
-
-HOLD = """
-import sys, time
-from pathlib import Path
-from deepmd_mft.files.lock import locked, workspace
-with {what}(Path(sys.argv[1])) as folder:
-    {do}
-    print("held", flush=True)
-    time.sleep(60)
-"""
-
-
-def hold(out, what="workspace", do="(folder / 'half').touch()"):
-    """Start a process that has begun to write ``out``."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", HOLD.format(what=what, do=do), str(out)],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout.readline() == "held\n"
-    return process
 
 
 def test_the_second_process_is_told_who_is_in_the_way(tmp_path):

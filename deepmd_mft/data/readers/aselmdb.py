@@ -17,6 +17,7 @@ import numpy as np
 from deepmd_mft.data.frames import Frames, Source
 from deepmd_mft.data.readers.ase_file import AtomsReader, require_ase
 from deepmd_mft.errors import UserError
+from deepmd_mft.files.lmdb import check_complete
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,23 +47,19 @@ def read_aselmdb(path: Path, options: ReadOptions) -> Source:
 
 
 def _open(path: Path) -> lmdb.Environment:
-    reason: object
     try:
         environment = lmdb.open(str(path), subdir=False, readonly=True, lock=False)
     except lmdb.Error as error:
-        reason = error
-    else:
-        pages = environment.info()["last_pgno"] + 1
-        size, needed = path.stat().st_size, pages * environment.stat()["psize"]
-        if size >= needed:
-            return environment
-        # Reading beyond the end of a mapped file would kill the process (SIGBUS).
+        raise UserError(
+            f"{path} cannot be opened as LMDB ({error}); an interrupted download leaves such "
+            "a file: fetch it again"
+        ) from None
+    try:
+        check_complete(environment, path)
+    except UserError:
         environment.close()
-        reason = f"{size:,} of {needed:,} bytes are there"
-    raise UserError(
-        f"{path} cannot be opened as LMDB ({reason}); an interrupted download leaves such "
-        "a file: fetch it again"
-    )
+        raise
+    return environment
 
 
 def _frames(files: list[Path], reader: AtomsReader) -> Iterator[Frames]:
