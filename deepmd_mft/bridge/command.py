@@ -10,13 +10,16 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
 
+#: How deepmd-kit's errors about one frame of a user's LMDB begin; they name field, frame and file.
+ABOUT_LMDB = ("Required LMDB field", "LMDB field")
+
 
 def check_before_commands(check: Callable[[argparse.Namespace], None]) -> None:
     """Call ``check`` with the parsed command line before ``dp --pt`` acts on it.
 
     deepmd-kit has no hook between reading the input and training. ``UserError``, whether from
     ``check`` or later from a model or loss of this package, ends the command with its message
-    and status 1, without a traceback.
+    and status 1, without a traceback; so do deepmd-kit's own errors about a frame of an LMDB.
 
     Parameters
     ----------
@@ -36,5 +39,12 @@ def check_before_commands(check: Callable[[argparse.Namespace], None]) -> None:
             deepmd_main(args)
         except UserError as error:
             raise SystemExit(f"deepmd_mft: {error}") from None
+        except (RuntimeError, ValueError) as error:
+            if not str(error).startswith(ABOUT_LMDB):
+                raise
+            raise SystemExit(
+                f"{error} Mend the frame or remove it; a property's label may be missing with "
+                "missing_labels: mask in its loss"
+            ) from None
 
     entrypoints.main = main

@@ -42,3 +42,32 @@ def read_frames_without_threads() -> None:
     data = importlib.import_module("deepmd.utils.data")
     if hasattr(data, "ThreadPoolExecutor"):
         data.ThreadPoolExecutor = InlineExecutor  # type: ignore[attr-defined]
+
+
+#: What stands for a label that a frame does not have, in a ``DataRequirementItem``.
+MISSING = float("nan")
+
+
+def label_or_nan(batch: dict[str, Any], name: str) -> Any:
+    """Return the labels of a batch, NaN where a frame has none.
+
+    deepmd-kit fills in the default of the requirement (:data:`MISSING` in ours), and says with one
+    flag for the whole batch, that of its first frame, whether the label was there: the sets of one
+    system need not all have the file.
+
+    Parameters
+    ----------
+    batch : dict of torch.Tensor
+        A batch as deepmd-kit's loaders give it.
+    name : str
+        Name of the label.
+
+    Returns
+    -------
+    torch.Tensor
+        nf x columns, in double precision.
+    """
+    labels = batch[name].double().reshape(len(batch[name]), -1)
+    if not float(batch.get(f"find_{name}", 1.0)) and not labels.isnan().any():
+        return labels * MISSING  # filled with another default
+    return labels

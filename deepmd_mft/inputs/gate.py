@@ -57,12 +57,6 @@ def check_command(args: argparse.Namespace) -> None:
     schema = None if getattr(args, "use_pretrain_script", False) else config
     check_all(schema, branches, given, Findings(stop=True))
     read_frames_without_threads()
-    if args.skip_neighbor_stat:
-        log.warning(
-            "--skip-neighbor-stat: the bias and scale of a new property head come from "
-            "model/data_stat_nbatch (default 10) batches of each system, not from the whole "
-            "training set; set data_stat_nbatch of the branch to a large number to see all of it"
-        )
 
 
 def check_all(

@@ -6,7 +6,7 @@ No ``from __future__ import annotations`` here: TorchScript reads the annotation
 import copy
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -15,17 +15,15 @@ from deepmd.pt.model.atomic_model import DPPropertyAtomicModel
 from deepmd.pt.model.model import PropertyModel
 from deepmd.pt.model.model.model import BaseModel
 from deepmd.pt.model.task.base_fitting import BaseFitting
-from deepmd.utils.data_system import DeepmdDataSystem
 from deepmd.utils.path import DPPath
 
 from deepmd_mft.bridge.models import build_descriptor
+from deepmd_mft.bridge.reading import label_or_nan
+from deepmd_mft.bridge.training import all_batches
 from deepmd_mft.errors import UserError
-from deepmd_mft.models.statistics import OutputStatistics
+from deepmd_mft.models.statistics import OutputStatistics, StatisticsData
 
 log = logging.getLogger(f"deepmd.{__name__}")  # below deepmd's logger, to share its handlers
-
-#: More batches than any data set has: the statistics then see every training frame.
-ALL_BATCHES = 2**31 - 1
 
 #: The model of each head, by the type of its fitting net.
 HEADS: dict[str, type["MFTModel"]] = {}
@@ -62,16 +60,45 @@ class MFTAtomicModel(DPPropertyAtomicModel):
             Only ``set-by-statistic``; the other mode needs the model: :class:`MFTModel`.
         """
         del stat_file_path, bias_adjust_mode
-        systems = sample_merged() if callable(sample_merged) else sample_merged
-        counts = np.concatenate([self.count_types(system) for system in systems])
-        weights = np.concatenate([self.bias_weights(system) for system in systems])
+        sample = sample_merged() if callable(sample_merged) else sample_merged
+        data = self.collect(all_batches(sample))
         for number, name in enumerate(self.fitting_net.property_names):
-            labels = np.concatenate([self.read_labels(system, number) for system in systems])
-            statistics = self.fitting_net.fit_statistics(number, labels, counts, weights)
+            statistics = self.fitting_net.fit_statistics(
+                number, data.values[number], data.counts, data.weights
+            )
             dim = statistics.bias.shape[1]
             self.out_bias[number, :, :dim] = torch.as_tensor(statistics.bias)
             self.out_std[number, :, :dim] = torch.as_tensor(statistics.scale)
-            self._report(name, statistics, labels)
+            self._report(name, statistics, data.values[number])
+
+    def collect(
+        self,
+        batches: Iterator[dict],
+        predict: Callable[[dict], dict[str, np.ndarray]] | None = None,
+    ) -> StatisticsData:
+        """Read labels and compositions of all frames; nothing else of them is kept.
+
+        Parameters
+        ----------
+        batches : iterator of dict
+            Frames as deepmd-kit reads them.
+        predict : callable, optional
+            Gives the predictions for a batch by property, which are taken off the labels.
+        """
+        counts, weights = [], []
+        values: list[list[np.ndarray]] = [[] for _ in self.fitting_net.property_names]
+        for batch in batches:
+            counts.append(self.count_types(batch))
+            weights.append(self.bias_weights(batch))
+            predicted = predict(batch) if predict is not None else {}
+            for number, name in enumerate(self.fitting_net.property_names):
+                labels = self.read_labels(batch, number)
+                values[number].append(labels - predicted.get(name, 0.0))
+        return StatisticsData(
+            [np.concatenate(value) for value in values],
+            np.concatenate(counts),
+            np.concatenate(weights),
+        )
 
     def count_types(self, system: dict) -> np.ndarray:
         """Return the atoms of each type in each frame of a system, nframes x ntypes."""
@@ -92,21 +119,16 @@ class MFTAtomicModel(DPPropertyAtomicModel):
             loaded = sorted(key[5:] for key in system if key.startswith("find_"))
             raise UserError(
                 f"the labels of property '{name}' were not loaded (loaded: {', '.join(loaded)}). "
-                "In training, the loss of this branch must be one of this package's with the same "
-                "property_name. `dp change-bias` loads no property labels in deepmd-kit 3.2: to "
-                "refit the bias on new data, fine-tune with finetune_head set to this branch"
+                "The loss of this branch must be one of this package's with the same property_name"
             )
-        nframes = len(system[name])
-        if not float(system.get(f"find_{name}", 1.0)):
-            return np.full((nframes, label_dim), np.nan)
-        labels = system[name].detach().cpu().numpy().reshape(nframes, -1)
+        labels = label_or_nan(system, name).detach().cpu().numpy()
         if labels.shape[1] != label_dim:
             raise UserError(
                 f"property '{name}': the labels have {labels.shape[1]} component(s), the head "
                 f"expects {label_dim}; make task_dim of fitting_net and loss equal to the columns "
                 "of the label file"
             )
-        return labels.astype(np.float64)
+        return labels
 
     def _report(self, name: str, statistics: OutputStatistics, labels: np.ndarray) -> None:
         log.info(
@@ -225,18 +247,6 @@ class MFTModel(PropertyModel):
     def check_descriptor(cls, descriptor: torch.nn.Module, fitting_net: dict[str, Any]) -> None:
         """Raise UserError if the descriptor lacks what the head needs; most need nothing more."""
 
-    @classmethod
-    def update_sel(
-        cls, train_data: DeepmdDataSystem, type_map: list[str] | None, local_jdata: dict
-    ) -> tuple[dict, float | None]:
-        """Update the descriptor's neighbour selection, and let statistics see all frames.
-
-        deepmd-kit takes output statistics from ``data_stat_nbatch`` batches of each system, 10 by
-        default; bias and scale of a property want the whole training set.
-        """
-        params, min_nbor_dist = super().update_sel(train_data, type_map, local_jdata)
-        return {**params, "data_stat_nbatch": ALL_BATCHES}, min_nbor_dist
-
     def change_out_bias(self, merged: Any, bias_adjust_mode: str = "change-by-statistic") -> None:
         """Fit bias and scale to labels, or shift the bias by what the model leaves of them.
 
@@ -251,29 +261,24 @@ class MFTModel(PropertyModel):
         if bias_adjust_mode == "set-by-statistic":
             self.atomic_model.change_out_bias(merged)
             return
-        systems = merged() if callable(merged) else merged
+        sample = merged() if callable(merged) else merged
         atomic, net = self.atomic_model, self.atomic_model.fitting_net
-        counts = np.concatenate([atomic.count_types(system) for system in systems])
-        weights = np.concatenate([atomic.bias_weights(system) for system in systems])
+        data = atomic.collect(all_batches(sample), self._predict)
         for number, name in enumerate(net.property_names):
-            labels = np.concatenate([atomic.read_labels(system, number) for system in systems])
-            predictions = np.concatenate([self._predict(system, name) for system in systems])
-            shift = net.fit_shift(number, labels - predictions, counts, weights)
+            shift = net.fit_shift(number, data.values[number], data.counts, data.weights)
             dim = shift.shape[1]
             atomic.out_bias[number, :, :dim] += torch.as_tensor(shift).to(atomic.out_bias)
             log.info("property %s: bias shifted by at most %.3g", name, np.abs(shift).max())
 
-    def _predict(self, system: dict, name: str) -> np.ndarray:
-        """Return the predictions for the frames of a system, one frame at a time."""
-        predictions = []
+    def _predict(self, batch: dict) -> dict[str, np.ndarray]:
+        """Return the predictions for the frames of a batch, nf x dim for each property."""
+        inputs = {}
+        for key in ("coord", "atype", "box", "fparam", "aparam", "charge_spin"):
+            given = batch.get(key) is not None and float(batch.get(f"find_{key}", 1.0))
+            inputs[key] = batch[key].to(self.atomic_model.out_bias.device) if given else None
         with torch.no_grad():
-            for frame in range(len(system["coord"])):
-                part = {
-                    key: None if system.get(key) is None else system[key][frame : frame + 1]
-                    for key in ("coord", "atype", "box", "fparam", "aparam")
-                }
-                predictions.append(self(**part)[name].cpu().numpy())
-        return np.concatenate(predictions)
+            output = self(**inputs)
+        return {name: output[name].cpu().numpy() for name in self.property_names}
 
     def label_scale(self, name: str) -> torch.Tensor:
         """Return the unit in which a loss measures a property, one value a component.

@@ -20,6 +20,26 @@ SCALE_FLOOR = 1e-3
 
 
 @dataclass(frozen=True)
+class StatisticsData:
+    """What bias and scale are fitted to.
+
+    Attributes
+    ----------
+    values : list of np.ndarray
+        Labels of each property, or labels minus predictions, nframes x label dimension; NaN where
+        missing.
+    counts : np.ndarray
+        Atoms of each type in each frame, nframes x ntypes.
+    weights : np.ndarray
+        How much the bias of each type counts in each frame, nframes x ntypes.
+    """
+
+    values: list[np.ndarray]
+    counts: np.ndarray
+    weights: np.ndarray
+
+
+@dataclass(frozen=True)
 class OutputStatistics:
     """Constants applied to the output of a property head.
 

@@ -120,7 +120,6 @@ def mft_input() -> dict[str, Any]:
         "descriptor": "dpa3_descriptor",
         "fitting_net": dict(PROPERTY_NET),
         "finetune_head": "RANDOM",
-        "data_stat_nbatch": 1000,
     }
     config["loss_dict"] = {"GFN2": dict(FORCE_FIELD_LOSS), "property": dict(PROPERTY_LOSS)}
     training = config["training"]

@@ -153,7 +153,7 @@ def test_other_readouts_train_freeze_and_test(dp, readout):
 
 
 def test_neighbor_statistics_and_the_native_property_loss(dp):
-    """Without --skip-neighbor-stat the bias sees the whole training set."""
+    """The bias sees the whole training set."""
     import json
 
     config = single_input()
@@ -191,12 +191,17 @@ def test_embed(mft_run):
     assert shapes["structural_feature"][-1] == PROPERTY_NET["neuron"][-1]
 
 
-def test_change_bias_is_refused_with_the_way_out(mft_run):
-    log = Dp(mft_run)(
-        "change-bias", "model.ckpt-6.pt", "-s", TEST_SET, "--model-branch", "property", ok=False
-    )
-    assert "fine-tune with finetune_head set to this branch" in log
-    assert "Traceback" not in log
+def test_change_bias_shifts_a_property_head_to_new_labels(mft_run):
+    """The mean error on the labels is gone, weighed by atoms as the fit weighs it."""
+    run = Dp(mft_run)
+    given = ["-s", TEST_SET, "--model-branch", "property", "-o", "shifted.pt"]
+    log = run("change-bias", "model.ckpt-6.pt", *given)
+    assert "property gap: bias shifted by at most" in log
+    run("test", "-m", "shifted.pt", "--head", "property", "-s", TEST_SET, "-n", "0", "-d", "shift")
+    label, predicted = predictions(mft_run, "shift").T
+    natoms = (np.load(DATA / "valid" / "set.000" / "real_atom_types.npy") >= 0).sum(axis=1)
+    left = np.average(predicted - label, weights=natoms**2)
+    assert abs(left) < 1e-3 * label.std()
 
 
 def test_a_mistake_ends_the_command_before_anything_is_written(dp):

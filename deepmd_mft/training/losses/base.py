@@ -98,7 +98,7 @@ class MFTLoss(TaskLoss):
         model : torch.nn.Module
             The model of the branch.
         options : dict
-            The JSON of the loss; an option that is None was left out.
+            The JSON of the loss, without what was left out.
         """
         del model, options
         return {}
@@ -165,6 +165,30 @@ class MFTLoss(TaskLoss):
     def deserialize(cls, data: dict[str, Any]) -> MFTLoss:
         """Build the loss from :meth:`serialize`'s dict."""
         return cls(**{key: value for key, value in data.items() if not key.startswith("@")})
+
+
+def with_options_of_head(loss_params: dict[str, Any], model: Any) -> dict[str, Any]:
+    """Return the JSON of a loss with what the model of its branch says instead of what is left out.
+
+    Parameters
+    ----------
+    loss_params : dict
+        The normalised JSON of any loss.
+    model : torch.nn.Module
+        The model of the branch.
+    """
+    if "type" not in loss_params and hasattr(model, "property_names"):
+        # `dp change-bias` asks for an energy loss whatever the model, to know the labels to load
+        classes = hasattr(model.atomic_model.fitting_net, "num_classes")
+        loss_params = {
+            "type": "mft_classification" if classes else "mft_property",
+            "missing_labels": "mask",
+        }
+    loss_class = TaskLoss.get_plugins().get(loss_params.get("type", ""))
+    if loss_class is None or not issubclass(loss_class, MFTLoss):
+        return loss_params
+    given = {key: value for key, value in loss_params.items() if value is not None}
+    return {**loss_class.options_of_head(model, given), **given}
 
 
 def _stop_if_nan(term: Term) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from deepmd.utils.data import DataRequirementItem
 
+from deepmd_mft.bridge.reading import MISSING, label_or_nan
 from deepmd_mft.errors import UserError
 from deepmd_mft.training.losses.base import MFTLoss
 
@@ -51,13 +52,7 @@ class LabelLoss(MFTLoss):
         UserError
             If labels have another width, are infinite, or are missing and must not be.
         """
-        nframes, dim = len(batch.inputs["atype"]), self.label_dims[name]
-        if not bool(batch.label.get(f"find_{name}", 1.0)):
-            labels = torch.full(
-                (nframes, dim), torch.nan, dtype=torch.float64, device=batch.inputs["atype"].device
-            )
-        else:
-            labels = batch.label[name].double().reshape(nframes, -1)
+        labels, dim = label_or_nan(batch.label, name), self.label_dims[name]
         if labels.shape[1] != dim:
             raise UserError(
                 f"property '{name}': a label has {labels.shape[1]} component(s) where the head "
@@ -71,10 +66,11 @@ class LabelLoss(MFTLoss):
                 "it, or remove the frame"
             )
         if self.missing_labels == "error" and missing.any():
+            frames = int(missing.any(dim=1).sum())
             raise UserError(
-                f"property '{name}': {int(missing.any(dim=1).sum())} of the {nframes} frames of a "
-                f"batch have no label ({_first_frame(batch, missing)}); mend their labels or "
-                "remove them, or set missing_labels: mask in the loss to leave them out"
+                f"property '{name}': {frames} of the {len(labels)} frames of a batch have no label "
+                f"({_first_frame(batch, missing)}); mend their labels or remove them, or "
+                "set missing_labels: mask in the loss to leave them out"
             )
         return labels, ~missing
 
@@ -83,7 +79,9 @@ class LabelLoss(MFTLoss):
         """The labels to load: ``<property_name>.npy`` in every set, or that field of an LMDB."""
         must = self.missing_labels == "error"
         return [
-            DataRequirementItem(name, ndof=dim, atomic=False, must=must, high_prec=True)
+            DataRequirementItem(
+                name, ndof=dim, atomic=False, must=must, high_prec=True, default=MISSING
+            )
             for name, dim in self.label_dims.items()
         ]
 

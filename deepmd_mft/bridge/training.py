@@ -1,0 +1,98 @@
+"""How deepmd-kit's trainer builds losses and samples data for statistics."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+def complete_losses(complete: Callable[[dict[str, Any], Any], dict[str, Any]]) -> None:
+    """Let registered losses take from their model what their JSON leaves out.
+
+    deepmd-kit's ``get_loss`` asks the model for what its own property and dos losses need, but
+    gives a registered loss the JSON alone. The labels to load are asked for before the first
+    forward, so the loss must know them when it is built.
+
+    Parameters
+    ----------
+    complete : callable
+        Takes the JSON of a loss and the model of its branch, and returns the JSON to build from.
+    """
+    training: Any = importlib.import_module("deepmd.pt.train.training")
+    deepmd_get_loss = training.get_loss
+
+    @functools.wraps(deepmd_get_loss)
+    def get_loss(loss_params: dict[str, Any], start_lr: float, ntypes: int, model: Any) -> Any:
+        return deepmd_get_loss(complete(loss_params, model), start_lr, ntypes, model)
+
+    training.get_loss = get_loss
+
+
+class StatisticsSample(list):
+    """What deepmd-kit packs for statistics, and the data that it was drawn from.
+
+    Parameters
+    ----------
+    packed : list of dict
+        One dict of tensors per data system, of ``data_stat_nbatch`` batches each.
+    loaders : list of torch.utils.data.DataLoader
+        One per system.
+    min_pair_dist : float
+        Frames with closer atoms are not trained on.
+    """
+
+    def __init__(self, packed: list[dict], loaders: list[Any], min_pair_dist: float) -> None:
+        super().__init__(packed)
+        self.loaders = loaders
+        self.min_pair_dist = min_pair_dist
+
+    def batches(self) -> Iterator[dict[str, Any]]:
+        """Yield every frame once, system after system, in batches of tensors on the CPU."""
+        stat: Any = importlib.import_module("deepmd.pt.utils.stat")
+        torch: Any = importlib.import_module("torch")
+        for loader in self.loaders:
+            with torch.device("cpu"):
+                everything = torch.utils.data.DataLoader(
+                    loader.dataset,  # a loader of distributed training sees a part of it
+                    batch_size=loader.batch_size,
+                    collate_fn=loader.collate_fn,
+                    generator=torch.Generator(),  # leaves the training's random numbers alone
+                )
+                for batch in everything:
+                    keep = stat.min_pair_dist_frame_mask(batch, self.min_pair_dist)
+                    yield batch if keep is None else stat.select_batch_frames(batch, keep)
+
+
+def keep_data_of_statistics() -> None:
+    """Let statistics see the data from which deepmd-kit samples a few batches.
+
+    A model gets ``data_stat_nbatch`` batches of each system, packed; nothing in deepmd-kit's
+    interface leads from there to the other frames.
+    """
+    training: Any = importlib.import_module("deepmd.pt.train.training")
+    make_stat_input = training.make_stat_input
+
+    @functools.wraps(make_stat_input)
+    def make_sample(
+        datasets: list[Any], dataloaders: list[Any], nbatches: int, min_pair_dist: float = 0.0
+    ) -> StatisticsSample:
+        packed = make_stat_input(datasets, dataloaders, nbatches, min_pair_dist=min_pair_dist)
+        return StatisticsSample(packed, list(dataloaders), min_pair_dist)
+
+    training.make_stat_input = make_sample
+
+
+def all_batches(sample: list[dict]) -> Iterator[dict[str, Any]]:
+    """Yield all frames of the training data that a sample was drawn from, in batches.
+
+    Parameters
+    ----------
+    sample : list of dict
+        As deepmd-kit gives it to a model. One that was packed elsewhere (``dp change-bias``) is
+        taken as it is.
+    """
+    return sample.batches() if isinstance(sample, StatisticsSample) else iter(sample)
