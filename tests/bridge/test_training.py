@@ -10,8 +10,8 @@ from deepmd.pt.train import training
 from deepmd.pt.utils.dataloader import DpLoaderSet
 from deepmd.pt.utils.lmdb_dataset import LmdbDataset
 
-from deepmd_mft.errors import UserError
 from deepmd_mft.bridge.training import all_batches
+from deepmd_mft.errors import UserError
 from deepmd_mft.training.losses import MFTPropertyLoss
 from tests.helpers.dp import TYPE_MAP
 from tests.helpers.labels import gaps, write_lmdb, write_npy
