@@ -43,6 +43,7 @@ EXTENDED = [
     ("deepmd.pt.model.model", "deepmd_mft.models"),
     ("deepmd.pt.loss", "deepmd_mft.training.losses"),
     ("deepmd.pt.train.training", "deepmd_mft.bridge.training"),
+    ("deepmd.pt.train.training", "deepmd_mft.training.rates"),
     ("deepmd.pt.entrypoints.main", "deepmd_mft.inputs.gate"),
 ]
 
