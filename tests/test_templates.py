@@ -3,12 +3,13 @@
 import json
 import subprocess
 import sys
-from dataclasses import replace
 
 import pytest
 
-from deepmd_mft.inputs.branches import Findings, read_branches
-from deepmd_mft.inputs.gate import check_all
+from deepmd_mft.inputs.branches import normalised, read_branches
+from deepmd_mft.inputs.findings import Findings
+from deepmd_mft.inputs.gate import check_model
+from deepmd_mft.inputs.parts import check_types
 from tests.helpers.dp import ROOT
 
 TEMPLATES = sorted((ROOT / "input_templates").rglob("*.json"))
@@ -34,8 +35,10 @@ def test_every_target_has_every_strategy():
 @pytest.mark.parametrize("path", TEMPLATES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_template_is_valid(path):
     config = json.loads(path.read_text())
-    branches = [replace(branch, data={}) for branch in read_branches(config)]  # no data here
-    check_all(config, branches, {}, Findings(stop=True))
+    branches = read_branches(normalised(config))
+    for branch in branches:
+        check_types(branch)
+    check_model(branches, {}, Findings(stop=True))
 
 
 def test_published_sizes():

@@ -6,8 +6,10 @@ import importlib
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 
 class InlineExecutor:
@@ -71,3 +73,69 @@ def label_or_nan(batch: dict[str, Any], name: str) -> Any:
     if not float(batch.get(f"find_{name}", 1.0)) and not labels.isnan().any():
         return labels * MISSING  # filled with another default
     return labels
+
+
+def count_frames(folder: Any) -> int:
+    """Return the frames of a ``set.*`` folder as deepmd-kit counts them: by a file's header.
+
+    Parameters
+    ----------
+    folder : deepmd.utils.path.DPPath
+
+    Raises
+    ------
+    OSError, ValueError, KeyError
+        If ``coord.npy`` is missing or damaged.
+    """
+    data = importlib.import_module("deepmd.utils.data")
+    return int(data.DeepmdData._get_nframes(None, folder))  # noqa: SLF001  (uses no object)
+
+
+def open_array(path: Any) -> np.ndarray:
+    """Open an array of a system; of a file in a folder, only the header is read.
+
+    Parameters
+    ----------
+    path : deepmd.utils.path.DPPath
+
+    Raises
+    ------
+    OSError, EOFError, ValueError, KeyError
+        If it is missing, damaged, or holds Python objects.
+    """
+    paths = importlib.import_module("deepmd.utils.path")
+    if isinstance(path, paths.DPOSPath):
+        return np.load(str(path), mmap_mode="r", allow_pickle=False)
+    return np.asarray(path.load_numpy())
+
+
+def lmdb_frames(path: str) -> Iterator[dict[str, Any]]:
+    """Yield every record of a deepmd LMDB, with the names that its npy files would have.
+
+    Arrays are read-only views. ``find_<label>`` of 0 means that a label is not there.
+
+    Raises
+    ------
+    lmdb.Error, ValueError, TypeError, KeyError, ...
+        If the file is damaged, or a record is no map of arrays.
+    """
+    lmdb_data = importlib.import_module("deepmd.dpmodel.utils.lmdb_data")
+    environment = lmdb_data._open_lmdb(path, sequential=True)  # noqa: SLF001
+    try:
+        with environment.begin() as transaction:
+            meta = lmdb_data._read_metadata(transaction)  # noqa: SLF001
+            nframes, form, _ = lmdb_data._parse_metadata(meta)  # noqa: SLF001
+            for number in range(nframes):
+                raw = transaction.get(format(number, form).encode())
+                if raw is None:
+                    raise ValueError(f"record {number} is not there")
+                frame = lmdb_data._decode_frame(raw, copy_arrays=False)  # noqa: SLF001
+                yield lmdb_data._remap_keys(frame)  # noqa: SLF001
+    finally:
+        lmdb_data._close_lmdb(path)  # noqa: SLF001
+
+
+def lmdb_type_map(path: str) -> list[str]:
+    """Return the elements of a deepmd LMDB; empty if it does not say."""
+    lmdb_data = importlib.import_module("deepmd.dpmodel.utils.lmdb_data")
+    return list(lmdb_data._read_metadata_of(path).get("type_map") or [])  # noqa: SLF001

@@ -14,7 +14,7 @@ import pandas as pd
 
 from deepmd_mft.errors import UserError
 from deepmd_mft.inputs.branches import Branch, read_branches
-from deepmd_mft.inputs.data import list_systems
+from deepmd_mft.inputs.systems import list_systems
 
 
 @dataclass(frozen=True)

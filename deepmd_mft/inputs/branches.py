@@ -1,31 +1,19 @@
-"""The branches of an input, and whether their parts belong together."""
+"""An input as deepmd-kit understands it: defaults filled in, branch by branch."""
 
 from __future__ import annotations
 
-import copy
-import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from dargs.dargs import ArgumentError
-from deepmd.pt.utils.multi_task import preprocess_shared_params
-from deepmd.utils.argcheck import normalize
-from deepmd.utils.compat import update_deepmd_input
+from deepmd.common import j_loader
 
+from deepmd_mft.bridge.inputs import normalise, resolve_shared
+from deepmd_mft.checkpoints.branch import head_type, is_property, property_columns
 from deepmd_mft.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-T = TypeVar("T")
-log = logging.getLogger(f"deepmd.{__name__}")  # below deepmd's logger, to share its handlers
-
-LOSSES_OF_HEADS = {
-    "mft_property": ("mft_property", "property"),
-    "mft_spatial_extent": ("mft_property",),
-    "mft_dipole_norm": ("mft_property",),
-    "mft_classification": ("mft_classification",),
-}
+    from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -56,60 +44,65 @@ class Branch:
         return self.model.get("fitting_net") or {}
 
     @property
+    def head(self) -> str:
+        """Type of the fitting net."""
+        return head_type(self.model)
+
+    @property
+    def loss_type(self) -> str:
+        """Type of the loss, deepmd-kit's default included."""
+        return str(self.loss.get("type", "ener"))
+
+    @property
     def is_mft_head(self) -> bool:
         """Whether the head is one of this package's."""
-        return str(self.fitting_net.get("type", "")).startswith("mft_")
+        return self.head.startswith("mft_")
 
     @property
     def is_property(self) -> bool:
         """Whether the branch learns a property, with a head of this package or deepmd-kit's."""
-        return self.is_mft_head or self.fitting_net.get("type") == "property"
+        return is_property(self.model)
 
     @property
     def labels(self) -> dict[str, int]:
         """Label files that the head learns from, and how many columns each has."""
-        names = self.fitting_net["property_name"]
-        names = names if isinstance(names, list) else [names]
-        dims = self.fitting_net.get("task_dim", 1)
-        dims = dims if isinstance(dims, list) else [dims] * len(names)
-        return dict(zip(names, dims, strict=False))
+        return property_columns(self.model)
 
     @property
-    def is_mft_loss(self) -> bool:
-        """Whether the loss is one of this package's."""
-        return str(self.loss.get("type", "")).startswith("mft_")
+    def is_ours(self) -> bool:
+        """Whether the branch uses a type of this package."""
+        ours = (self.head, self.loss_type, str(self.model.get("type", "")))
+        return any(kind == "mft" or kind.startswith("mft_") for kind in ours)
+
+    @property
+    def masks(self) -> bool:
+        """Whether the loss leaves out labels that are missing."""
+        return self.loss.get("missing_labels", "error") == "mask"
 
 
-class Findings:
-    """What is wrong with an input, and what may mislead.
+def read_input(path: Path) -> dict[str, Any]:
+    """Read the JSON (or YAML) of ``dp --pt train``.
 
-    Parameters
-    ----------
-    stop : bool
-        Raise the first error (before a training), instead of listing all (``dp-mft check``).
+    Raises
+    ------
+    UserError
+        If there is no such file, or it is no input.
     """
-
-    def __init__(self, *, stop: bool) -> None:
-        self.stop = stop
-        self.errors: list[str] = []
-        self.warnings: list[str] = []
-
-    def attempt(self, check: Callable[..., T], *args: Any, **kwargs: Any) -> T | None:
-        """Call a check; list its ``UserError``, or raise it."""
-        try:
-            return check(*args, **kwargs)
-        except UserError as error:
-            if self.stop:
-                raise
-            if str(error) not in self.errors:
-                self.errors.append(str(error))
-            return None
-
-    def warn(self, text: str) -> None:
-        """List a warning; before a training, log it."""
-        self.warnings.append(text)
-        if self.stop:
-            log.warning("%s", text)
+    if not path.is_file():
+        raise UserError(f"{path} does not exist")
+    try:
+        config = j_loader(str(path))
+    except Exception as error:  # noqa: BLE001  (each reader has its own kinds)
+        first = str(error).splitlines() or [type(error).__name__]
+        raise UserError(f"{path} is not JSON or YAML ({first[0]})") from None
+    missing = [
+        key
+        for key in ("model", "training")
+        if not isinstance(config, dict) or not isinstance(config.get(key), dict)
+    ]
+    if missing:
+        raise UserError(f"{path} has no {' and no '.join(missing)} section")
+    return dict(config)
 
 
 def read_branches(config: dict[str, Any]) -> list[Branch]:
@@ -118,7 +111,7 @@ def read_branches(config: dict[str, Any]) -> list[Branch]:
     Parameters
     ----------
     config : dict
-        The JSON as the user wrote it.
+        The JSON as the user wrote it, or normalised.
 
     Returns
     -------
@@ -127,13 +120,13 @@ def read_branches(config: dict[str, Any]) -> list[Branch]:
     Raises
     ------
     UserError
-        If a branch lacks its loss or data.
+        If a branch lacks its loss or data, or a shared entry.
     """
     model, training = config.get("model", {}), config.get("training", {})
     if "model_dict" not in model:
         return [Branch("", model, config.get("loss", {}), training)]
     try:
-        model, _ = preprocess_shared_params(copy.deepcopy(model))
+        model = resolve_shared(model)
     except AssertionError as error:
         raise UserError(f"model: {error}") from None
     branches = []
@@ -150,6 +143,23 @@ def read_branches(config: dict[str, Any]) -> list[Branch]:
     return branches
 
 
+def normalised(config: dict[str, Any]) -> dict[str, Any]:
+    """Return an input with every default that deepmd-kit and this package give it.
+
+    Raises
+    ------
+    UserError
+        If it does not fit the schema; with the schema's message, which names the place.
+    """
+    try:
+        return normalise(config)
+    except ArgumentError as error:
+        raise UserError(f"the input does not fit deepmd-kit's schema: {error}") from None
+    except (ValueError, TypeError, KeyError, AttributeError, AssertionError) as error:
+        told = str(error) if isinstance(error, (ValueError, AssertionError)) else repr(error)
+        raise UserError(f"deepmd-kit cannot read the input: {told}") from None
+
+
 def flat(params: dict[str, Any], above: str = "") -> dict[str, Any]:
     """Return nested JSON as one dictionary, with keys like ``repflow/n_dim``."""
     found: dict[str, Any] = {}
@@ -159,66 +169,3 @@ def flat(params: dict[str, Any], above: str = "") -> dict[str, Any]:
         else:
             found[f"{above}{key}"] = value
     return found
-
-
-def check_parts(branch: Branch) -> None:
-    """Check that model type, head and loss of a branch belong together."""
-    model_type = branch.model.get("type", "standard")
-    head, loss = branch.fitting_net.get("type", "ener"), branch.loss.get("type", "ener")
-    if branch.is_mft_head and model_type != "mft":
-        raise UserError(
-            f'{branch.where}: fitting_net type "{head}" needs "type": "mft" beside the '
-            f'fitting_net (it is "{model_type}")'
-        )
-    if branch.is_mft_head and loss not in LOSSES_OF_HEADS.get(head, (loss,)):
-        raise UserError(
-            f'{branch.where}: fitting_net type "{head}" needs a loss of type '
-            f'"{LOSSES_OF_HEADS[head][0]}" (it is "{loss}")'
-        )
-    if branch.is_mft_head and loss.startswith("mft_"):
-        _check_same_property(branch)
-    if loss == "mft_force_field" and head not in ("ener", "direct_force_ener", "dpa4_ener"):
-        raise UserError(
-            f'{branch.where}: a loss of type "mft_force_field" belongs to an energy fitting '
-            f'net ("ener"), this one is "{head}"'
-        )
-
-
-def check_case_embeddings(branches: list[Branch]) -> None:
-    """Check that all branches take a case embedding of one width."""
-    dims = {branch.name: branch.fitting_net.get("dim_case_embd", 0) for branch in branches}
-    if len(set(dims.values())) > 1:
-        listed = ", ".join(f"{name}: {dim}" for name, dim in dims.items())
-        raise UserError(
-            f"dim_case_embd must be equal in the fitting nets of all branches ({listed}). A "
-            "branch taken from a checkpoint fixes it: set the others to the checkpoint's value "
-            "(31 for DPA-3.1-3M)"
-        )
-
-
-def check_schema(config: dict[str, Any]) -> None:
-    """Check keys, types and values with deepmd-kit's own schema.
-
-    Raises
-    ------
-    UserError
-        With the schema's message, which names the location.
-    """
-    config = copy.deepcopy(config)
-    multi_task = "model_dict" in config["model"]
-    if multi_task:
-        config["model"], _ = preprocess_shared_params(config["model"])
-    try:
-        normalize(update_deepmd_input(config, warning=False), multi_task=multi_task)
-    except ArgumentError as error:
-        raise UserError(f"the input does not fit deepmd-kit's schema: {error}") from None
-
-
-def _check_same_property(branch: Branch) -> None:
-    for key, default in (("property_name", None), ("task_dim", 1), ("num_classes", 2)):
-        in_head, in_loss = branch.fitting_net.get(key, default), branch.loss.get(key, default)
-        if in_head is not None and in_loss is not None and in_head != in_loss:
-            raise UserError(
-                f"{branch.where}: {key} is {in_head!r} in the fitting_net and {in_loss!r} in the "
-                "loss; make them equal"
-            )

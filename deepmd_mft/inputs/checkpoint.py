@@ -12,7 +12,8 @@ from deepmd_mft.errors import UserError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from deepmd_mft.inputs.branches import Branch, Findings
+    from deepmd_mft.inputs.branches import Branch
+    from deepmd_mft.inputs.findings import Findings
 
 
 def check_checkpoint(
@@ -32,13 +33,17 @@ def check_checkpoint(
     finetune : bool
         Whether heads are chosen by ``finetune_head``.
     """
-    if not path.is_file() and not finetune:
-        path = path.with_name(path.name + ".pt")
+    path = checkpoint_path(path, finetune=finetune)
     model_params = findings.attempt(read_model_params, path)
     if model_params is None or not finetune:
         return
     for branch in branches:
         findings.attempt(_check_head, branch, model_params, path)
+
+
+def checkpoint_path(path: Path, *, finetune: bool) -> Path:
+    """Return the file that deepmd-kit opens: it adds ``.pt`` to all but ``--finetune``."""
+    return path if finetune or path.suffix == ".pt" else path.with_name(path.name + ".pt")
 
 
 def _check_head(branch: Branch, model_params: dict[str, Any], path: Path) -> None:

@@ -8,32 +8,30 @@ written. An input without a type of this package is left alone.
 
 from __future__ import annotations
 
-import logging
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deepmd.common import j_loader
 
 from deepmd_mft.bridge.reading import read_frames_without_threads
-from deepmd_mft.inputs.branches import (
-    Branch,
-    Findings,
-    check_case_embeddings,
-    check_parts,
-    check_schema,
-    read_branches,
-)
-from deepmd_mft.inputs.checkpoint import check_checkpoint
+from deepmd_mft.bridge.inputs import take_pretrained_model
+from deepmd_mft.checkpoints.file import read_model_params
+from deepmd_mft.errors import UserError
+from deepmd_mft.inputs.branches import Branch, normalised, read_branches
+from deepmd_mft.inputs.checkpoint import check_checkpoint, checkpoint_path
 from deepmd_mft.inputs.data import check_data
+from deepmd_mft.inputs.findings import Findings
+from deepmd_mft.inputs.parts import check_case_embeddings, check_same_property, check_types
+from deepmd_mft.inputs.schedule import Schedule, check_schedule
 
 if TYPE_CHECKING:
     import argparse
 
-log = logging.getLogger(f"deepmd.{__name__}")  # below deepmd's logger, to share its handlers
-
-
 def check_command(args: argparse.Namespace) -> None:
     """Check the input of ``dp --pt train``; other commands pass.
+
+    Of the processes of a distributed training, the first checks.
 
     Parameters
     ----------
@@ -48,41 +46,104 @@ def check_command(args: argparse.Namespace) -> None:
     if getattr(args, "command", None) != "train":
         return
     config = j_loader(args.INPUT)
-    branches = read_branches(config)
-    if not any(b.is_mft_head or b.is_mft_loss or b.model.get("type") == "mft" for b in branches):
+    given = {option: Path(path) for option in CHECKPOINTS if (path := getattr(args, option, None))}
+    if getattr(args, "use_pretrain_script", False):
+        config = _with_pretrained_model(config, given, getattr(args, "model_branch", ""))
+    if not uses_this_package(config):
         return
-    options = ("finetune", "init_model", "restart")
-    given = {option: Path(path) for option in options if (path := getattr(args, option, None))}
-    # with --use-pretrain-script the checkpoint fills in the model
-    schema = None if getattr(args, "use_pretrain_script", False) else config
-    check_all(schema, branches, given, Findings(stop=True))
     read_frames_without_threads()
+    if int(os.environ.get("RANK", "0")) != 0:
+        return
+    check_all(config, given, Findings(stop=True))
+
+
+CHECKPOINTS = ("finetune", "init_model", "restart")
+
+
+def uses_this_package(config: dict[str, Any]) -> bool:
+    """Whether a model, fitting net or loss of an input is of a type of this package."""
+    model = config.get("model")
+    if not isinstance(model, dict):
+        return False
+    parts = [model, *_dicts(model.get("model_dict")), *_dicts(model.get("shared_dict"))]
+    parts += [part["fitting_net"] for part in parts if isinstance(part.get("fitting_net"), dict)]
+    parts += _dicts({key: config.get(key) for key in ("loss", "learning_rate")})
+    parts += _dicts(config.get("loss_dict"))
+    kinds = [str(part.get("type", "")) for part in parts]
+    return any(kind == "mft" or kind.startswith("mft_") for kind in kinds)
+
+
+def _dicts(section: Any) -> list[dict[str, Any]]:
+    values = section.values() if isinstance(section, dict) else []
+    return [value for value in values if isinstance(value, dict)]
+
+
+def _with_pretrained_model(
+    config: dict[str, Any], given: dict[str, Path], branch: str
+) -> dict[str, Any]:
+    """Return the input with the model that ``--use-pretrain-script`` takes from the checkpoint."""
+    option = "finetune" if "finetune" in given else "init_model"
+    if option not in given:
+        return config
+    path = checkpoint_path(given[option], finetune=option == "finetune")
+    params = read_model_params(path)
+    try:
+        return take_pretrained_model(config, params, branch, finetune=option == "finetune")
+    except (ValueError, KeyError, AssertionError) as error:
+        raise UserError(f"--use-pretrain-script with {path}: {error}") from None
 
 
 def check_all(
-    config: dict[str, Any] | None,
-    branches: list[Branch],
-    checkpoints: dict[str, Path],
-    findings: Findings,
-) -> None:
-    """Check schema, branches, checkpoints and data.
+    config: dict[str, Any], checkpoints: dict[str, Path], findings: Findings
+) -> tuple[dict[str, Any], list[Branch], Schedule | None]:
+    """Check parts, schema, checkpoints, data and schedule.
 
     Parameters
     ----------
-    config : dict or None
-        The whole input, to be held against the schema; None to leave that out.
-    branches : list of Branch
+    config : dict
+        The whole input, as the user wrote it.
     checkpoints : dict of str to Path
         By the option of ``dp train``: ``finetune``, ``init_model``, ``restart``.
     findings : Findings
         Filled.
+
+    Returns
+    -------
+    config : dict
+        With every default filled in; empty if it does not fit the schema.
+    branches : list of Branch
+        Of that.
+    schedule : Schedule or None
+        None if there is an error that keeps deepmd-kit from working it out.
     """
-    for branch in branches:
-        findings.attempt(check_parts, branch)
-    findings.attempt(check_case_embeddings, branches)
-    if config is not None:
-        findings.attempt(check_schema, config)
-    for option, path in checkpoints.items():
-        check_checkpoint(path, branches, findings, finetune=option == "finetune")
+    raw = findings.attempt(read_branches, config)
+    for branch in raw or []:
+        findings.attempt(check_types, branch)
+    full = findings.attempt(normalised, config) if raw is not None else None
+    if full is None:
+        return {}, [], None
+    branches = read_branches(full)
+    check_model(branches, checkpoints, findings)
     for branch in branches:
         check_data(branch, findings)
+    schedule = check_schedule(full, branches, findings) if not findings.errors else None
+    return full, branches, schedule
+
+
+def check_model(branches: list[Branch], checkpoints: dict[str, Path], findings: Findings) -> None:
+    """Check what can be checked without data: heads, losses and checkpoints.
+
+    Parameters
+    ----------
+    branches : list of Branch
+        Of the normalised input.
+    checkpoints : dict of str to Path
+        As for :func:`check_all`.
+    findings : Findings
+        Filled.
+    """
+    for branch in branches:
+        findings.attempt(check_same_property, branch)
+    findings.attempt(check_case_embeddings, branches)
+    for option, path in checkpoints.items():
+        check_checkpoint(path, branches, findings, finetune=option == "finetune")

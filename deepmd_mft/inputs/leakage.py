@@ -9,7 +9,7 @@ import numpy as np
 from deepmd_mft.structures.duplicates import duplicate_groups
 
 if TYPE_CHECKING:
-    from deepmd_mft.inputs.branches import Findings
+    from deepmd_mft.inputs.findings import Findings
     from deepmd_mft.structures.structure_set import StructureSet
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from deepmd_mft.data.convert import convert
-from deepmd_mft.inputs.branches import Findings
+from deepmd_mft.inputs.findings import Findings
 from deepmd_mft.inputs.leakage import find_leakage
 from deepmd_mft.structures.structure_set import StructureSet
 from tests.helpers.frames import molecule, source

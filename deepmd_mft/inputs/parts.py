@@ -1,0 +1,88 @@
+"""Whether the parts of a branch, and the branches, belong together."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from deepmd_mft.checkpoints.branch import as_list
+from deepmd_mft.errors import UserError
+
+if TYPE_CHECKING:
+    from deepmd_mft.inputs.branches import Branch
+
+LOSSES_OF_HEADS = {
+    "mft_property": ("mft_property", "property"),
+    "mft_spatial_extent": ("mft_property",),
+    "mft_dipole_norm": ("mft_property",),
+    "mft_classification": ("mft_classification",),
+}
+ENERGY_HEADS = ("ener", "direct_force_ener", "dpa4_ener")
+
+
+def check_types(branch: Branch) -> None:
+    """Check that model type, head and loss of a branch belong together.
+
+    Before the schema is asked, whose message would be that a key is unknown.
+    """
+    model_type = branch.model.get("type", "standard")
+    head, loss = branch.head, branch.loss_type
+    if branch.is_mft_head and model_type != "mft":
+        raise UserError(
+            f'{branch.where}: fitting_net type "{head}" needs "type": "mft" beside the '
+            f'fitting_net (it is "{model_type}")'
+        )
+    if branch.is_mft_head and loss not in LOSSES_OF_HEADS.get(head, (loss,)):
+        raise UserError(
+            f'{branch.where}: fitting_net type "{head}" needs a loss of type '
+            f'"{LOSSES_OF_HEADS[head][0]}" (it is "{loss}")'
+        )
+    if loss == "mft_force_field" and head not in ENERGY_HEADS:
+        raise UserError(
+            f'{branch.where}: a loss of type "mft_force_field" belongs to an energy fitting '
+            f'net ("ener"), this one is "{head}"'
+        )
+    if loss in ("mft_property", "mft_classification") and not branch.is_mft_head:
+        raise UserError(
+            f'{branch.where}: a loss of type "{loss}" belongs to a fitting net of type "{loss}" '
+            f'in a model of type "mft", this one is "{head}"'
+        )
+
+
+def check_same_property(branch: Branch) -> None:
+    """Check that head and loss mean the same property; what a loss leaves out is the head's."""
+    if not branch.is_mft_head:
+        return
+    names = list(branch.labels)
+    for key in ("property_name", "task_dim", "num_classes"):
+        in_head, in_loss = branch.fitting_net.get(key), branch.loss.get(key)
+        if None in (in_head, in_loss) or _spread(in_head, names) == _spread(in_loss, names):
+            continue
+        raise UserError(
+            f"{branch.where}: {key} is {in_head!r} in the fitting_net and {in_loss!r} in the "
+            "loss; make them equal, or leave it out of the loss"
+        )
+    for part, key in ((branch.fitting_net, "intensive"), (branch.loss, "weight")):
+        values = as_list(part.get(key))
+        if len(values) not in (0, 1, len(names)):
+            raise UserError(
+                f"{branch.where}: {key} has {len(values)} entries for {len(names)} properties "
+                f"({', '.join(names)}); give one for each, or a single value for all"
+            )
+
+
+def check_case_embeddings(branches: list[Branch]) -> None:
+    """Check that all branches take a case embedding of one width."""
+    dims = {branch.name: branch.fitting_net.get("dim_case_embd", 0) for branch in branches}
+    if len(set(dims.values())) > 1:
+        listed = ", ".join(f"{name}: {dim}" for name, dim in dims.items())
+        raise UserError(
+            f"dim_case_embd must be equal in the fitting nets of all branches ({listed}). A "
+            "branch taken from a checkpoint fixes it: set the others to the checkpoint's value "
+            "(31 for DPA-3.1-3M)"
+        )
+
+
+def _spread(value: Any, names: list[str]) -> list[Any]:
+    """Return one value per property: a single one holds for all."""
+    values = as_list(value)
+    return values * len(names) if len(values) == 1 else values
