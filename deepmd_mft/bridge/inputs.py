@@ -31,6 +31,7 @@ def normalise(config: dict[str, Any]) -> dict[str, Any]:
     dargs.dargs.ArgumentError, ValueError, AssertionError, ...
         As deepmd-kit raises them on an input that does not fit its schema.
     """
+    importlib.import_module("deepmd.pt")  # loads the plugins, whose types the schema then knows
     argcheck = importlib.import_module("deepmd.utils.argcheck")
     compat = importlib.import_module("deepmd.utils.compat")
     config = copy.deepcopy(config)

@@ -28,6 +28,7 @@ from deepmd_mft.inputs.schedule import Schedule, check_schedule
 if TYPE_CHECKING:
     import argparse
 
+
 def check_command(args: argparse.Namespace) -> None:
     """Check the input of ``dp --pt train``; other commands pass.
 

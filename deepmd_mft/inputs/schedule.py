@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from deepmd_mft.inputs.branches import Branch
     from deepmd_mft.inputs.findings import Findings
 
+
 @dataclass(frozen=True)
 class Schedule:
     """What a training will do.

@@ -78,7 +78,7 @@ def check_values(branch: Branch, sets: Sets, findings: Findings) -> None:
 def _labels(structures: StructureSet, name: str, dim: int) -> np.ndarray | None:
     try:
         return structures.labels(name, dim)
-    except UserError:
+    except (UserError, ValueError, OSError):
         return None  # reported by the checks before
 
 
@@ -146,7 +146,10 @@ def _unit(structures: StructureSet, name: str) -> str:
 
 def _check_forces(branch: Branch, structures: StructureSet, findings: Findings) -> None:
     """Warn of forces in another unit, and of labels that deepmd-kit's own loss would skip."""
-    rms = structures.rms_force()
+    try:
+        rms = structures.rms_force()
+    except (UserError, ValueError, OSError):
+        return  # reported by the checks before
     if rms is None:
         needed = [] if branch.loss_type != "ener" else [one.name for one in weighed_labels(branch)]
         if "force" in needed:

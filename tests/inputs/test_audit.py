@@ -47,13 +47,6 @@ def test_a_sound_input(check):
     assert found["facts"]["memory_gib"] > 0
 
 
-def test_a_descriptor_with_defaults_left_out(check):
-    config = mft_input()
-    for key in ("a_sel", "a_rcut", "a_rcut_smth"):
-        del config["model"]["shared_dict"]["dpa3_descriptor"]["repflow"][key]
-    assert check(config)["facts"]["memory_gib"] is None  # no angles to count, and no traceback
-
-
 def test_a_large_set_is_looked_at_in_part(check, monkeypatch):
     monkeypatch.setattr("deepmd_mft.inputs.audit.MOST", 300)
     found = check()
