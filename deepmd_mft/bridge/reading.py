@@ -88,7 +88,7 @@ def count_frames(folder: Any) -> int:
         If ``coord.npy`` is missing or damaged.
     """
     data = importlib.import_module("deepmd.utils.data")
-    return int(data.DeepmdData._get_nframes(None, folder))  # noqa: SLF001  (uses no object)
+    return int(data.DeepmdData._get_nframes(None, folder))
 
 
 def open_array(path: Any) -> np.ndarray:
@@ -120,22 +120,22 @@ def lmdb_frames(path: str) -> Iterator[dict[str, Any]]:
         If the file is damaged, or a record is no map of arrays.
     """
     lmdb_data = importlib.import_module("deepmd.dpmodel.utils.lmdb_data")
-    environment = lmdb_data._open_lmdb(path, sequential=True)  # noqa: SLF001
+    environment = lmdb_data._open_lmdb(path, sequential=True)
     try:
         with environment.begin() as transaction:
-            meta = lmdb_data._read_metadata(transaction)  # noqa: SLF001
-            nframes, form, _ = lmdb_data._parse_metadata(meta)  # noqa: SLF001
+            meta = lmdb_data._read_metadata(transaction)
+            nframes, form, _ = lmdb_data._parse_metadata(meta)
             for number in range(nframes):
                 raw = transaction.get(format(number, form).encode())
                 if raw is None:
                     raise ValueError(f"record {number} is not there")
-                frame = lmdb_data._decode_frame(raw, copy_arrays=False)  # noqa: SLF001
-                yield lmdb_data._remap_keys(frame)  # noqa: SLF001
+                frame = lmdb_data._decode_frame(raw, copy_arrays=False)
+                yield lmdb_data._remap_keys(frame)
     finally:
-        lmdb_data._close_lmdb(path)  # noqa: SLF001
+        lmdb_data._close_lmdb(path)
 
 
 def lmdb_type_map(path: str) -> list[str]:
     """Return the elements of a deepmd LMDB; empty if it does not say."""
     lmdb_data = importlib.import_module("deepmd.dpmodel.utils.lmdb_data")
-    return list(lmdb_data._read_metadata_of(path).get("type_map") or [])  # noqa: SLF001
+    return list(lmdb_data._read_metadata_of(path).get("type_map") or [])

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from deepmd.common import j_loader
 
-from deepmd_mft.bridge.reading import read_frames_without_threads
 from deepmd_mft.bridge.inputs import take_pretrained_model
+from deepmd_mft.bridge.reading import read_frames_without_threads
 from deepmd_mft.checkpoints.file import read_model_params
 from deepmd_mft.errors import UserError
 from deepmd_mft.inputs.branches import Branch, normalised, read_branches

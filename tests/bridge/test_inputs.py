@@ -10,8 +10,8 @@ from deepmd.pt.utils.lmdb_dataset import LmdbDataset
 from deepmd.utils.finetune import get_finetune_rules_from_model_params
 from deepmd.utils.path import DPPath
 
-from deepmd_mft.bridge import reading
 from deepmd_mft.bridge import inputs as bridge
+from deepmd_mft.bridge import reading
 from tests.helpers.dp import TYPE_MAP, mft_input, pretrain_input, single_input
 from tests.helpers.systems import record, write_lmdb, write_system
 
