@@ -53,7 +53,8 @@ def _reason(error: Exception, out: Path) -> str | None:
 
     if is_full(error) or isinstance(error, (lmdb.MapFullError, lmdb.DiskError)):
         return f"the disk is full while writing {out}"
-    if isinstance(error, lmdb.Error) and any(call in str(error) for call in _WRITING):
+    writing = (*_WRITING, f"{out.parent}/.{out.name}.")
+    if isinstance(error, lmdb.Error) and any(words in str(error) for words in writing):
         # LMDB keeps the system's reason to itself.
         return f"LMDB cannot write {out} ({error}); is the disk full?"
     if isinstance(error, PermissionError) and not _is_beside(error, out):

@@ -50,16 +50,18 @@ def workspace(out: Path) -> Iterator[Path]:
         If another process writes it, or nothing can be written there.
     """
     with disk_errors(out), _parents(out), locked(out) as alone:
-        if alone:
-            _clear(out)
-        folder = Path(tempfile.mkdtemp(".partial", f"{_prefix(out)}{os.getpid()}.", out.parent))
+        for left in _temporary(out, r"\d+") if alone else ():
+            _settle(left, out)
+            log.warning("removed %s, which a killed process had left", left)
+        own = str(os.getpid())
         try:
-            yield folder
+            yield Path(tempfile.mkdtemp(".partial", f"{_prefix(out)}{own}.", out.parent))
         except KeyboardInterrupt as stop:
             stop.args = (f"{out} was not written, and its unfinished files are removed",)
             raise
         finally:
-            _settle(folder, out)
+            for folder in _temporary(out, own):  # also if a signal came while it was made
+                _settle(folder, out)
 
 
 def _prefix(out: Path) -> str:
@@ -67,13 +69,10 @@ def _prefix(out: Path) -> str:
     return f".{out.name}.{socket.gethostname()}."
 
 
-def _clear(out: Path) -> None:
-    """Remove what killed processes left; ``out`` is locked, so none of them lives."""
-    name = re.compile(re.escape(_prefix(out)) + r"\d+\.[a-z0-9_]{8}\.partial")
-    for folder in out.parent.iterdir():
-        if name.fullmatch(folder.name):
-            _settle(folder, out)
-            log.warning("removed %s, which a killed process had left", folder)
+def _temporary(out: Path, process: str) -> list[Path]:
+    """Find the temporary folders for ``out`` of processes, whose number is a pattern."""
+    name = re.compile(re.escape(_prefix(out)) + process + r"\.[a-z0-9_]{8}\.partial")
+    return [folder for folder in out.parent.iterdir() if name.fullmatch(folder.name)]
 
 
 def _settle(folder: Path, out: Path) -> None:

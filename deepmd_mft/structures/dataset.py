@@ -20,7 +20,7 @@ import msgpack
 import numpy as np
 
 from deepmd_mft.data.writers.base import ROW_FIELDS
-from deepmd_mft.data.writers.lmdb import DISK_NAMES, metadata
+from deepmd_mft.data.writers.lmdb import DISK_NAMES, metadata, open_new
 from deepmd_mft.errors import UserError
 from deepmd_mft.files.checksums import file_checksum
 from deepmd_mft.files.lmdb import check_complete
@@ -405,7 +405,7 @@ class LmdbSet(DataSet):
     def write_part(self, chosen: np.ndarray, out: Path) -> None:
         """Write the rows ``chosen`` (ascending) as a data set of the same kind."""
         nlocs = np.array(self._meta["frame_nlocs"], dtype=np.int32)[self.rows.frames[chosen]]
-        env = lmdb.open(str(out), map_size=2**40, sync=False)
+        env = open_new(out)
         try:
             with _reading(self.path) as source, env.begin(write=True) as target:
                 for i, row in enumerate(chosen.tolist()):
@@ -414,7 +414,6 @@ class LmdbSet(DataSet):
             env.sync(True)
         finally:
             env.close()
-        (out / "lock.mdb").unlink(missing_ok=True)
         places = {row: ("", i) for i, row in enumerate(chosen.tolist())}
         self._finish_part(chosen, out, places)
 

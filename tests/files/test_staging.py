@@ -311,7 +311,9 @@ def test_without_locks_nothing_of_others_is_removed(tmp_path, monkeypatch):
 
     monkeypatch.setattr(fcntl, "lockf", refuse)
     with pytest.raises(UserError, match="exists"), staged_folder(tmp_path / "out", "split") as one:
+        monkeypatch.setattr(os, "getpid", lambda: 1)  # another process
         write(tmp_path / "out", "other")
+        monkeypatch.undo()
         assert one.is_dir()
         write_record(one, "split", {})
     assert (tmp_path / "out" / "train" / "type.raw").read_text() == "other"

@@ -18,9 +18,11 @@ from deepmd_mft.data.writers.base import Writer
 from deepmd_mft.errors import UserError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from deepmd_mft.data.frames import Frames
 
-__all__ = ["DISK_NAMES", "LmdbWriter", "metadata"]
+__all__ = ["DISK_NAMES", "LmdbWriter", "metadata", "open_new"]
 
 #: deepmd-kit's plural names of the force-field labels.
 DISK_NAMES = {"energy": "energies", "force": "forces", "virial": "virials"}
@@ -51,13 +53,22 @@ def metadata(type_map: list[str], frame_nlocs: np.ndarray) -> bytes:
     return bytes(msgpack.packb(record, use_bin_type=True))
 
 
+def open_new(folder: Path) -> lmdb.Environment:
+    """Open an LMDB for writing that nobody else knows of yet.
+
+    It needs no lock. LMDB would map one into memory, and writing to it on a full disk kills the
+    process (SIGBUS).
+    """
+    return lmdb.open(str(folder), map_size=_MAP_SIZE, sync=False, lock=False)
+
+
 class LmdbWriter(Writer):
     """Writes ``OUT/data.mdb``; ``OUT`` must end in ``.lmdb`` for deepmd-kit to know it."""
 
     kind = "lmdb"
 
     def _open(self) -> None:
-        self._env = lmdb.open(str(self.folder), map_size=_MAP_SIZE, sync=False)
+        self._env = open_new(self.folder)
         self._transaction: lmdb.Transaction | None = self._env.begin(write=True)
         self._nlocs: list[int] = []
         self._periodic: bool | None = None
@@ -111,7 +122,6 @@ class LmdbWriter(Writer):
             transaction.abort()
         if getattr(self, "_env", None) is not None:
             self._env.close()
-            (self.folder / "lock.mdb").unlink(missing_ok=True)
 
 
 def _encoded(array: np.ndarray) -> list[dict[str, Any]]:
