@@ -27,5 +27,6 @@ def relative_to_center_of_mass(
     """
     real = (atype >= 0).unsqueeze(-1)
     mass = masses[torch.clamp(atype, min=0)].unsqueeze(-1) * real
-    center = (mass * coord).sum(dim=1, keepdim=True) / mass.sum(dim=1, keepdim=True)
+    total = torch.clamp(mass.sum(dim=1, keepdim=True), min=1e-6)  # a frame may have no atom
+    center = (mass * coord).sum(dim=1, keepdim=True) / total
     return (coord - center) * real

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from deepmd.dpmodel import OutputVariableDef
 from deepmd.pt.model.atomic_model import DPPropertyAtomicModel
 from deepmd.pt.model.model import PropertyModel
 from deepmd.pt.model.model.model import BaseModel
@@ -128,6 +129,10 @@ class MFTAtomicModel(DPPropertyAtomicModel):
                 f"expects {label_dim}; make task_dim of fitting_net and loss equal to the columns "
                 "of the label file"
             )
+        if np.isinf(labels).any():
+            raise UserError(
+                f"property '{name}': a training label is infinite; mend it, or remove the frame"
+            )
         return labels
 
     def _report(self, name: str, statistics: OutputStatistics, labels: np.ndarray) -> None:
@@ -178,7 +183,7 @@ class MFTModel(PropertyModel):
         super().__init__(*args, **kwargs)
         net = self.atomic_model.fitting_net
         self.property_names = net.property_names
-        self.property_dims = net.variable_dims[: len(net.property_names)]
+        self.property_dims = net.property_dims()
         self.is_intensive = net.is_intensive
 
     @classmethod
@@ -237,6 +242,11 @@ class MFTModel(PropertyModel):
         )
         model.model_def_script = json.dumps(model_params)
         return model
+
+    @classmethod
+    def deserialize(cls, data: dict[str, Any]) -> torch.nn.Module:
+        """Build the model that :meth:`serialize` wrote: deepmd-kit's own of type ``property``."""
+        return BaseModel.deserialize(data)
 
     @classmethod
     def atomic_model_class(cls) -> type[MFTAtomicModel]:
@@ -357,8 +367,24 @@ class MFTModel(PropertyModel):
         named["mask"] = output["mask"]
         return named
 
+    def translated_output_def(self) -> dict[str, OutputVariableDef]:
+        """Return the definition of everything that :meth:`forward` gives."""
+        data = self.model_output_def().get_data()
+        defined: dict[str, OutputVariableDef] = {}
+        for name, dim in zip(self.property_names, self.property_dims, strict=True):
+            atomic, frame = data[name], data[f"{name}_redu"]
+            defined[f"atom_{name}"] = OutputVariableDef(
+                f"atom_{name}", [dim], reducible=True, intensive=atomic.intensive
+            )
+            defined[name] = OutputVariableDef(name, [dim], atomic=False, category=frame.category)
+        defined["mask"] = data["mask"]
+        return defined
+
     def check_box(self, box: torch.Tensor | None) -> None:
         """Raise if the head has no meaning in a periodic cell; most do."""
+
+    def check_ghosts(self, ghost_types: torch.Tensor) -> None:
+        """Raise if the head has no meaning with atoms outside the frame; most do."""
 
     @torch.jit.export
     def forward_lower(
@@ -387,6 +413,7 @@ class MFTModel(PropertyModel):
             charge_spin=charge_spin,
         )
         nf, nloc = nlist.shape[0], nlist.shape[1]
+        self.check_ghosts(extended_atype[:, nloc:])
         coord = extended_coord.view(nf, -1, 3)[:, :nloc]
         named = self.reduce(output, coord, extended_atype[:, :nloc])
         named["mask"] = output["mask"]

@@ -34,3 +34,13 @@ class MoleculeModel(MFTModel):
                 + " is defined for molecules: its value depends on the origin in a periodic cell. "
                 + "Give systems without a cell (a file `nopbc` in each), or use another head."
             )
+
+    def check_ghosts(self, ghost_types: torch.Tensor) -> None:
+        """Raise if there are periodic images, or atoms that another process holds."""
+        if bool((ghost_types >= 0).any()):
+            raise RuntimeError(
+                self.head
+                + " is defined for molecules: its value depends on the origin in a periodic cell, "
+                + "and on all atoms at once. Use it without a cell and on one process, or use "
+                + "another head."
+            )

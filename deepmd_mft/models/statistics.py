@@ -97,6 +97,8 @@ def fit_output_statistics(
     """
     labels, counts = _as_arrays(labels, counts)
     weights = counts if weights is None else weights
+    there = counts.sum(axis=1) > 0  # all atoms of a frame may be excluded
+    labels, counts, weights = labels[there], counts[there], weights[there]
     _require_variation(labels, property_name)
     bias_out = fit_bias(labels, counts, weights, readout=readout, bias=bias)
     natoms = counts.sum(axis=1, keepdims=True)
@@ -124,6 +126,9 @@ def fit_bias(
     (elements that are absent, directions that no composition resolves) thus falls back to the
     value of an average element instead of 0.
 
+    Frames in which no bias counts (without atoms; a lone atom, at its own centre of mass, for a
+    head that weighs by distance) determine nothing and are left out.
+
     Parameters
     ----------
     labels, counts, weights, readout, bias
@@ -139,8 +144,11 @@ def fit_bias(
     bias_out = np.zeros((counts.shape[1], labels.shape[1]))
     if bias == "none":
         return bias_out
+    determined = (counts if readout == "max" else weights).sum(axis=1) > 0
     for component, y in enumerate(labels.T):
-        known = np.isfinite(y)
+        known = np.isfinite(y) & determined
+        if not known.any():
+            continue
         bias_out[:, component] = _fit_component(
             y[known], weights[known], readout=readout, per_element=bias == "element"
         )

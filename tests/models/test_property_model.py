@@ -28,10 +28,13 @@ def test_equals_native_property_model_with_equal_weights(intensive, periodic):
 def test_serialized_it_is_deepmds_own_property_model(intensive):
     """So that `dp convert-backend` takes it to every backend."""
     model = with_statistics(build_property(intensive=intensive))
-    converted = BaseModel.deserialize(copy.deepcopy(model.serialize()))
-    assert type(converted).__module__.startswith("deepmd.")
     coord, atype, box = frame(periodic=True)
-    torch.testing.assert_close(converted(coord, atype, box)["gap"], model(coord, atype, box)["gap"])
+    for kind in (BaseModel, type(model)):
+        converted = kind.deserialize(copy.deepcopy(model.serialize()))
+        assert type(converted).__module__.startswith("deepmd.")
+        torch.testing.assert_close(
+            converted(coord, atype, box)["gap"], model(coord, atype, box)["gap"]
+        )
 
 
 def test_is_a_property_model_to_deepmd():
@@ -112,6 +115,40 @@ def test_change_out_bias_shifts_the_prediction_and_keeps_the_scale():
     model.change_out_bias([system], bias_adjust_mode="change-by-statistic")
     torch.testing.assert_close(model(coord, atype)["gap"].detach(), before + 0.8)
     assert model.atomic_model.out_std.unique().item() == pytest.approx(0.37)
+
+
+def test_the_shift_is_that_of_all_properties_of_padded_batches():
+    """Frames of different size in batches as training has them, one property without any label."""
+    names, dims = ["gap", "alpha", "mu"], [1, 2, 1]
+    model = build_property(property_name=names, task_dim=dims, bias="mean")
+    frames = [frame(natoms=natoms, seed=natoms) for natoms in (9, 5)]
+    width = frames[0][1].shape[1]
+    coord = torch.stack(
+        [torch.nn.functional.pad(f[0][0], (0, 3 * (width - f[1].shape[1]))) for f in frames]
+    )
+    atype = torch.stack(
+        [torch.nn.functional.pad(f[1][0], (0, width - f[1].shape[1]), value=-1) for f in frames]
+    )
+    alone = [model(f[0], f[1]) for f in frames]
+    labels = {name: torch.cat([one[name] for one in alone]).detach() for name in names}
+    system = samples((labels["gap"] + 0.8).numpy(), atype)
+    system |= {"coord": coord, "atype": atype, "box": None}
+    system |= {"alpha": labels["alpha"] - torch.tensor([0.5, 2.0]), "find_alpha": 1.0}
+    system |= {"mu": torch.full((2, 1), torch.nan), "find_mu": 0.0}
+    model.change_out_bias([system], bias_adjust_mode="change-by-statistic")
+    after = model(coord, atype)
+    torch.testing.assert_close(after["gap"].detach(), labels["gap"] + 0.8)
+    torch.testing.assert_close(
+        after["alpha"].detach(), labels["alpha"] - torch.tensor([0.5, 2.0]).double()
+    )
+    torch.testing.assert_close(after["mu"].detach(), labels["mu"])
+
+
+def test_an_infinite_training_label_is_refused():
+    model = build_property()
+    _, atype, _ = frame()
+    with pytest.raises(UserError, match="'gap': a training label is infinite"):
+        model.change_out_bias([samples(np.array([[np.inf]]), atype)], "set-by-statistic")
 
 
 def test_statistics_name_what_is_missing():

@@ -100,3 +100,45 @@ def test_missing_labels_are_left_out(compositions):
 def test_labels_that_teach_nothing_are_refused(labels, message):
     with pytest.raises(UserError, match=message):
         fit(labels, np.array([[1, 2], [2, 1]]))
+
+
+@pytest.mark.parametrize("bias", ["element", "mean"])
+def test_a_lone_atom_does_not_spoil_the_bias_of_distances(bias):
+    """It is its own centre of mass, so that no bias counts in its frame."""
+    weights = np.array([[0.0, 0.0], [2.0, 1.0], [1.0, 4.0], [3.0, 3.0]])
+    counts = np.array([[1, 0], [2, 1], [1, 2], [2, 2]])
+    labels = np.array([0.5, 3.0, 5.0, 6.0])
+    result = fit_output_statistics(
+        labels, counts, weights, readout="sum", bias=bias, property_name="r2"
+    )
+    np.testing.assert_allclose(result.bias[:, 0], 1.0, atol=20 * RIDGE)
+    left = np.array([0.5, 0.0, 0.0, 0.0])
+    assert result.scale[0] == pytest.approx(np.sqrt(np.mean(left**2)), rel=0.01)
+
+
+def test_only_lone_atoms_have_no_bias():
+    result = fit_output_statistics(
+        np.array([1.0, 3.0]),
+        np.array([[1, 0], [0, 1]]),
+        np.zeros((2, 2)),
+        readout="sum",
+        bias="element",
+        property_name="r2",
+    )
+    np.testing.assert_array_equal(result.bias, 0.0)
+    assert result.scale[0] == pytest.approx(np.sqrt(5.0))
+
+
+@pytest.mark.parametrize("bias", ["element", "mean", "none"])
+@pytest.mark.parametrize("readout", ["mean", "sum", "max"])
+def test_frames_whose_atoms_are_all_excluded_do_not_count(compositions, readout, bias):
+    """atom_exclude_types leaves no atom to count in them."""
+    counts, truth = compositions
+    labels = counts @ truth
+    more = np.vstack([counts, np.zeros((3, 4), dtype=int)])
+    one, other = (
+        fit(labels, counts, readout, bias),
+        fit([*labels, 7.0, 8.0, 9.0], more, readout, bias),
+    )
+    np.testing.assert_allclose(other.bias, one.bias)
+    np.testing.assert_allclose(other.scale, one.scale)

@@ -101,6 +101,10 @@ class MFTFittingNet(PropertyFittingNet):
             ]
         )
 
+    def property_dims(self) -> list[int]:
+        """Return the width of each property in the model's output."""
+        return self.variable_dims[: len(self.property_names)]
+
     def forward(
         self,
         descriptor: torch.Tensor,

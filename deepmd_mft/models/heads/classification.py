@@ -9,6 +9,7 @@ import numpy as np
 from deepmd.pt.model.task.fitting import Fitting
 
 from deepmd_mft.errors import UserError
+from deepmd_mft.models.heads.base import MFTFittingNet
 from deepmd_mft.models.heads.property import MFTPropertyFittingNet, PropertyModel
 from deepmd_mft.models.mft_model import register_head
 from deepmd_mft.models.statistics import OutputStatistics
@@ -94,6 +95,10 @@ class MFTClassificationFittingNet(MFTPropertyFittingNet):
         """Return zero: the logits of a fine-tuned head stay."""
         del residuals, weights
         return np.zeros((counts.shape[1], self.variable_dims[number]))
+
+    def serialize(self) -> dict:
+        """Refuse: deepmd-kit has no classes, and would take the logits for a property."""
+        return MFTFittingNet.serialize(self)
 
     # TorchScript needs the annotation in the class that it compiles.
     exclude_types: list[int]

@@ -74,6 +74,10 @@ class MFTDipoleNormFittingNet(MFTFittingNet):
             **kwargs,
         )
 
+    def property_dims(self) -> list[int]:
+        """Return 1: the norm."""
+        return [1]
+
     def split(self, out: torch.Tensor, gr: torch.Tensor | None) -> dict[str, torch.Tensor]:
         """Return vectors (3) and charges (1) side by side, nf x nloc x 4."""
         nf, nloc = out.shape[0], out.shape[1]

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from deepmd.dpmodel import OutputVariableDef
 from deepmd.pt.model.task.fitting import Fitting
 
 from deepmd_mft.errors import UserError
@@ -173,6 +174,27 @@ def resolve_readout(name: str, intensive: bool, readout: str | None) -> str:
     return readout
 
 
+def largest(atomic: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Return the largest per-atom output of each frame; 0 for a frame without atoms.
+
+    Parameters
+    ----------
+    atomic : torch.Tensor
+        nf x nloc x dim
+    mask : torch.Tensor
+        nf x nloc; 0 marks padding.
+
+    Returns
+    -------
+    torch.Tensor
+        nf x dim
+    """
+    if atomic.shape[1] == 0:
+        return atomic.sum(dim=1)
+    value = atomic.masked_fill(mask.unsqueeze(-1) == 0, -float("inf")).amax(dim=1)
+    return value.masked_fill(mask.sum(dim=1, keepdim=True) == 0, 0.0)
+
+
 @register_head("mft_property")
 class PropertyModel(MFTModel):
     """A model with the head ``mft_property``."""
@@ -186,29 +208,43 @@ class PropertyModel(MFTModel):
         self.readouts = net.readouts
         self.predict_variance = net.predict_variance
 
+    def translated_output_def(self) -> dict[str, OutputVariableDef]:
+        """Return the definition of everything that ``forward`` gives, variances among it."""
+        defined = super().translated_output_def()
+        if self.predict_variance:
+            for name, dim in zip(self.property_names, self.property_dims, strict=True):
+                key = f"{name}_variance"
+                defined[key] = OutputVariableDef(key, [dim], atomic=False)
+        return defined
+
     def reduce(
         self, output: dict[str, torch.Tensor], coord: torch.Tensor, atype: torch.Tensor
     ) -> dict[str, torch.Tensor]:
-        """Make the properties of frames from per-atom outputs: see :meth:`.MFTModel.reduce`."""
+        """Make the properties of frames from per-atom outputs: see :meth:`.MFTModel.reduce`.
+
+        A frame without atoms has the value 0 with every readout, as deepmd-kit's energy has.
+        """
         mask = output["mask"]
+        natoms = torch.clamp(mask.sum(dim=1, keepdim=True), min=1)
         named: dict[str, torch.Tensor] = {}
         start = 0
         for number, name in enumerate(self.property_names):
             atomic = output[name]
             if self.readouts[number] == "max":
-                named[name] = atomic.masked_fill(mask.unsqueeze(-1) == 0, -float("inf")).amax(dim=1)
+                named[name] = largest(atomic, mask)
             elif self.readouts[number] == "attention":
-                score = output["readout_attention"].masked_fill(
-                    mask.unsqueeze(-1) == 0, -float("inf")
-                )
+                # not -inf, whose softmax over a frame without atoms is NaN
+                score = output["readout_attention"].masked_fill(mask.unsqueeze(-1) == 0, -1e30)
                 atomic = torch.softmax(score, dim=1) * atomic
                 named[name] = atomic.sum(dim=1)
+            elif self.readouts[number] == "mean":
+                total = atomic.to(output[name + "_redu"].dtype).sum(dim=1)
+                named[name] = total / natoms
             else:
-                named[name] = output[name + "_redu"]  # deepmd-kit's own sum or mean, in float64
+                named[name] = output[name + "_redu"]  # deepmd-kit's own sum, in float64
             named["atom_" + name] = atomic
             if self.predict_variance:
                 end = start + atomic.shape[-1]
-                natoms = mask.sum(dim=1, keepdim=True).to(atomic.dtype)
                 raw = output["readout_variance"][:, :, start:end].sum(dim=1) / natoms
                 scale = self.label_scale(name)
                 if self.readouts[number] == "sum":
