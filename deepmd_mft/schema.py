@@ -123,16 +123,16 @@ def _num_classes(*, loss: bool = False) -> Argument:
     )
 
 
-def _bias(default: str = "element") -> Argument:
+def _bias() -> Argument:
     return _choice(
         "bias",
         BIASES,
-        default,
+        None,
         "The constant added to every atom's output, computed from the training labels before the "
         "first step. element: one p(Z) per element by least squares (MFT, Eq. 17); an element "
         "without training data gets the value of an average element. mean: one value for all "
         "elements. none: no bias. The scale of the output is the rms of what the bias leaves. For "
-        "readout max the bias is the mean whatever elements there are.",
+        "readout max the bias is the mean whatever elements there are. Left out, it is element.",
     )
 
 
@@ -181,6 +181,13 @@ def fitting_mft_property() -> Argument:
             "`intensive`: mean if true, sum if false.",
         ),
         _bias(),
+        Argument(
+            "distinguish_types",
+            bool,
+            optional=True,
+            default=None,
+            doc="deepmd-kit's name for `bias`: true is element, false is mean.",
+        ),
         Argument(
             "predict_variance",
             bool,

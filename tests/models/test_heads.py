@@ -193,7 +193,32 @@ def test_dipole_needs_a_part():
 
 
 SE_A = {"type": "se_e2_a", "rcut": 4.0, "rcut_smth": 3.0, "sel": [8] * 5, "neuron": [8, 16]}
-SE_R = {"type": "se_e2_r", "rcut": 4.0, "rcut_smth": 3.0, "sel": [8] * 5, "neuron": [8, 16]}
+SE_R = {**SE_A, "type": "se_e2_r"}
+DPA1 = {**SE_A, "type": "dpa1", "sel": 30, "attn": 8, "attn_layer": 1, "axis_neuron": 4}
+DPA2 = {
+    "type": "dpa2",
+    "repinit": {"rcut": 4.0, "rcut_smth": 3.0, "nsel": 30, "neuron": [8, 16], "axis_neuron": 4},
+    "repformer": {
+        "rcut": 3.0,
+        "rcut_smth": 2.0,
+        "nsel": 15,
+        "nlayers": 1,
+        "g1_dim": 8,
+        "g2_dim": 4,
+        "axis_neuron": 4,
+        "update_g2_has_attn": False,
+        "update_h2": False,
+    },
+}
+DESCRIPTORS = {
+    "se_e2_a": SE_A,
+    "se_e2_r": SE_R,
+    "se_e3": {**SE_A, "type": "se_e3"},
+    "dpa1": DPA1,
+    "dpa2": DPA2,
+    "dpa3": DESCRIPTOR,
+    "hybrid": {"type": "hybrid", "list": [SE_A, SE_R]},
+}
 
 
 def test_descriptor_without_vectors_is_named():
@@ -202,12 +227,24 @@ def test_descriptor_without_vectors_is_named():
     build_head({**NETS["dipole_norm"], "vectors": False}, SE_R)
 
 
-@pytest.mark.parametrize("name", ["spatial_extent", "dipole_norm", "two_classes", "two_properties"])
-def test_another_descriptor(name):
-    model = build_head(NETS[name], SE_A)
-    assert gives_rot_mat(model.get_descriptor())
+@pytest.mark.parametrize("descriptor", DESCRIPTORS)
+@pytest.mark.parametrize("name", ["dipole_norm", "two_properties"])
+def test_every_descriptor_with_every_kind_of_head(name, descriptor):
+    net = dict(NETS[name])
+    if name == "dipole_norm":
+        net["vectors"] = gives_rot_mat(
+            build_head(NETS["attention"], DESCRIPTORS[descriptor]).get_descriptor()
+        )
+    model = build_head(net, DESCRIPTORS[descriptor])
     coord, atype, _ = frame()
-    assert torch.isfinite(predict(model, coord, atype)[model.property_names[0]]).all()
+    output = model(coord, atype)
+    scripted = torch.jit.script(model)(coord, atype)
+    for key in model.property_names:
+        torch.testing.assert_close(scripted[key], output[key])
+    sum(output[key].sum() for key in model.property_names).backward()
+    grads = [p.grad for p in model.get_descriptor().parameters() if p.grad is not None]
+    assert any(grad.any() for grad in grads), "the head reaches the descriptor"
+    assert all(torch.isfinite(grad).all() for grad in grads)
 
 
 # --- classes ------------------------------------------------------------------------------------

@@ -37,6 +37,20 @@ def test_serialized_it_is_deepmds_own_property_model(intensive):
         )
 
 
+@pytest.mark.parametrize(
+    ("net", "bias"),
+    [
+        ({}, "element"),
+        ({"distinguish_types": True}, "element"),
+        ({"distinguish_types": False}, "mean"),
+        ({"distinguish_types": False, "bias": "mean"}, "mean"),
+        ({"bias": "none"}, "none"),
+    ],
+)
+def test_distinguish_types_is_deepmds_name_for_the_bias(net, bias):
+    assert build_property(**net).atomic_model.fitting_net.bias == bias
+
+
 def test_is_a_property_model_to_deepmd():
     model = build_property()
     assert (model.get_var_name(), model.get_task_dim(), model.get_intensive()) == ("gap", 1, True)
@@ -166,6 +180,9 @@ def test_statistics_name_what_is_missing():
         ({"property_name": "energy"}, "taken by deepmd-kit"),
         ({"readout": "sum"}, "contradict"),
         ({"readout": "median"}, "one of mean, sum, max, attention"),
+        ({"bias": "type"}, "one of element, mean, none"),
+        ({"bias": "mean", "distinguish_types": True}, "contradict each other"),
+        ({"bias": "none", "distinguish_types": False}, "contradict each other"),
     ],
 )
 def test_bad_options_are_refused(net, message):

@@ -4,6 +4,7 @@ import pytest
 from dargs.dargs import ArgumentError
 from deepmd.utils.argcheck import normalize
 
+from deepmd_mft.bridge.registration import native_arguments
 from deepmd_mft.cli.doc import reference
 from tests.helpers.dp import mft_input, single_input
 
@@ -20,7 +21,7 @@ def resolved(config):
 def test_inputs_pass_and_defaults_are_filled():
     config = resolved(mft_input())
     branch = config["model"]["model_dict"]["property"]
-    assert branch["fitting_net"]["bias"] == "element"
+    assert branch["fitting_net"]["predict_variance"] is False
     assert config["loss_dict"]["property"]["reduction"] == "mean"
     assert config["loss_dict"]["GFN2"]["lambda_reg"] == 1.0
 
@@ -46,6 +47,14 @@ def test_a_mistake_is_named_with_its_place(section, key, value, message):
     with pytest.raises(ArgumentError, match=message) as caught:
         resolved(config)
     assert section in str(caught.value)
+
+
+def test_a_native_net_needs_no_other_change_than_its_type():
+    config = single_input()
+    native = [arg.name for arg in native_arguments("fitting", "property")]
+    config["model"]["fitting_net"] |= {"distinguish_types": False, "task_dim": 1}
+    net = resolved(config)["model"]["fitting_net"]
+    assert set(native) <= set(net)
 
 
 @pytest.mark.parametrize(

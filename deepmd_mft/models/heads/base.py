@@ -13,7 +13,7 @@ from deepmd.pt.utils import env
 
 from deepmd_mft.errors import UserError
 from deepmd_mft.models.statistics import OutputStatistics
-from deepmd_mft.names import RESERVED_NAMES
+from deepmd_mft.names import BIASES, RESERVED_NAMES
 
 
 class MFTFittingNet(PropertyFittingNet):
@@ -68,7 +68,6 @@ class MFTFittingNet(PropertyFittingNet):
         self.variable_dims = list(variables.values())
         self.net_out_dim = net_out_dim
         self.is_intensive = intensive
-        kwargs.pop("distinguish_types", None)
         super().__init__(
             ntypes,
             dim_descrpt,
@@ -203,6 +202,34 @@ class MFTFittingNet(PropertyFittingNet):
 
     # TorchScript needs the annotation in the class that it compiles.
     exclude_types: list[int]
+
+
+def resolve_bias(bias: str | None, *, distinguish_types: bool | None = None) -> str:
+    """Return the kind of bias of a head.
+
+    Parameters
+    ----------
+    bias : {"element", "mean", "none"}, optional
+        ``element`` if left out.
+    distinguish_types : bool, optional
+        deepmd-kit's name for it: True is ``element``, False is ``mean``.
+
+    Raises
+    ------
+    UserError
+        If there is no such kind, or the two contradict each other.
+    """
+    if bias is not None and bias not in BIASES:
+        raise UserError(f"bias is '{bias}'; it must be one of {', '.join(BIASES)}")
+    if distinguish_types is None:
+        return bias or "element"
+    native = "element" if distinguish_types else "mean"
+    if bias not in (None, native):
+        raise UserError(
+            f"bias '{bias}' and distinguish_types: {str(distinguish_types).lower()} (bias "
+            f"'{native}') contradict each other; remove distinguish_types"
+        )
+    return native
 
 
 def check_names(names: list[str]) -> None:

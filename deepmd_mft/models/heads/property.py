@@ -11,10 +11,10 @@ from deepmd.dpmodel import OutputVariableDef
 from deepmd.pt.model.task.fitting import Fitting
 
 from deepmd_mft.errors import UserError
-from deepmd_mft.models.heads.base import MFTFittingNet
+from deepmd_mft.models.heads.base import MFTFittingNet, resolve_bias
 from deepmd_mft.models.mft_model import MFTModel, register_head
 from deepmd_mft.models.statistics import OutputStatistics, fit_bias, fit_output_statistics
-from deepmd_mft.names import BIASES, READOUTS
+from deepmd_mft.names import READOUTS
 
 ATTENTION = "readout_attention"
 VARIANCE = "readout_variance"
@@ -42,10 +42,13 @@ class MFTPropertyFittingNet(MFTFittingNet):
         Whether each property does not grow with the number of atoms.
     readout : {"mean", "sum", "max", "attention"}, optional
         Reduction over the atoms; follows ``intensive`` if left out.
-    bias : {"element", "mean", "none"}
-        Constant part, fitted to the training labels (:mod:`.output_statistics`).
+    bias : {"element", "mean", "none"}, optional
+        Constant part, fitted to the training labels (:mod:`deepmd_mft.models.statistics`);
+        ``element`` if left out.
     predict_variance : bool
         Also predict a variance of each component, for the loss ``gaussian_nll``.
+    distinguish_types : bool, optional
+        deepmd-kit's name for ``bias``: True is ``element``, False is ``mean``.
     **kwargs
         Those of deepmd-kit's ``property`` net.
 
@@ -64,8 +67,9 @@ class MFTPropertyFittingNet(MFTFittingNet):
         task_dim: int | list[int] = 1,
         intensive: bool | list[bool] = False,
         readout: str | None = None,
-        bias: str = "element",
+        bias: str | None = None,
         predict_variance: bool = False,
+        distinguish_types: bool | None = None,
         **kwargs: Any,
     ) -> None:
         names = [property_name] if isinstance(property_name, str) else list(property_name)
@@ -75,9 +79,7 @@ class MFTPropertyFittingNet(MFTFittingNet):
             resolve_readout(name, flag, readout)
             for name, flag in zip(names, intensives, strict=True)
         ]
-        if bias not in BIASES:
-            raise UserError(f"bias is '{bias}'; it must be one of {', '.join(BIASES)}")
-        self.bias = bias
+        self.bias = resolve_bias(bias, distinguish_types=distinguish_types)
         self.predict_variance = predict_variance
         variables = dict(zip(names, dims, strict=True))
         if "attention" in self.readouts:

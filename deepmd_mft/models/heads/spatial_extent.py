@@ -9,14 +9,12 @@ import numpy as np
 import torch
 from deepmd.pt.model.task.fitting import Fitting
 
-from deepmd_mft.errors import UserError
 from deepmd_mft.models.geometry import relative_to_center_of_mass
-from deepmd_mft.models.heads.base import MFTFittingNet
+from deepmd_mft.models.heads.base import MFTFittingNet, resolve_bias
 from deepmd_mft.models.masses import masses_of
 from deepmd_mft.models.mft_model import MFTAtomicModel, register_head
 from deepmd_mft.models.molecule_model import MoleculeModel
 from deepmd_mft.models.statistics import OutputStatistics, fit_bias, fit_output_statistics
-from deepmd_mft.names import BIASES
 
 
 @Fitting.register("mft_spatial_extent")
@@ -34,8 +32,8 @@ class MFTSpatialExtentFittingNet(MFTFittingNet):
         Width of the descriptor.
     property_name : str
         Name of the property and of its label files (one column).
-    bias : {"element", "mean", "none"}
-        Constant part of x_i, by least squares of the labels.
+    bias : {"element", "mean", "none"}, optional
+        Constant part of x_i, by least squares of the labels; ``element`` if left out.
     **kwargs
         Those of deepmd-kit's ``property`` net.
     """
@@ -45,12 +43,10 @@ class MFTSpatialExtentFittingNet(MFTFittingNet):
         ntypes: int,
         dim_descrpt: int,
         property_name: str,
-        bias: str = "element",
+        bias: str | None = None,
         **kwargs: Any,
     ) -> None:
-        if bias not in BIASES:
-            raise UserError(f"bias is '{bias}'; it must be one of {', '.join(BIASES)}")
-        self.bias = bias
+        self.bias = resolve_bias(bias)
         super().__init__(
             ntypes,
             dim_descrpt,
