@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from deepmd.common import j_loader
 
+from deepmd_mft.bridge.elements import sort_elements_by_table
 from deepmd_mft.bridge.inputs import take_pretrained_model
 from deepmd_mft.bridge.reading import read_frames_without_threads
 from deepmd_mft.checkpoints.file import read_model_params
@@ -53,6 +54,7 @@ def check_command(args: argparse.Namespace) -> None:
     if not uses_this_package(config):
         return
     read_frames_without_threads()
+    sort_elements_by_table()
     if int(os.environ.get("RANK", "0")) != 0:
         return
     check_all(config, given, Findings(stop=True))
