@@ -94,6 +94,49 @@ def take_pretrained_model(
     return {**config, "model": model}
 
 
+def own_options(model: dict[str, Any]) -> dict[str, Any]:
+    """Return what makes a branch of a checkpoint what it is, beside descriptor and fitting net.
+
+    Parameters
+    ----------
+    model : dict
+        The branch's model, normalised.
+
+    Returns
+    -------
+    dict
+        Its ``type`` if it is no standard model, and options that differ from their defaults.
+    """
+    importlib.import_module("deepmd.pt")
+    argcheck = importlib.import_module("deepmd.utils.argcheck")
+    needed = ("type", "type_map", "descriptor", "fitting_net")
+    bare = {key: copy.deepcopy(model[key]) for key in needed if key in model}
+    defaults = argcheck.model_args().normalize_value(bare, trim_pattern="_*")
+    apart = {"type_map", "descriptor", "fitting_net", "finetune_head", "info", "model_branch_alias"}
+    kind = model.get("type", "standard")
+    return {
+        **({} if kind == "standard" else {"type": kind}),
+        **{
+            key: value
+            for key, value in model.items()
+            if key in defaults and key not in apart and value != defaults[key]
+        },
+    }
+
+
+def build_model(model: dict[str, Any]) -> None:
+    """Build the model of a branch as the trainer would, and forget it.
+
+    Raises
+    ------
+    Exception
+        Whatever ends the training there.
+    """
+    models = importlib.import_module("deepmd.pt.model.model")
+    with quiet():
+        models.get_model(copy.deepcopy(model))
+
+
 @dataclass(frozen=True)
 class Batches:
     """How deepmd-kit batches the training or validation data of a branch.

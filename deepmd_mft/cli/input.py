@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from deepmd_mft.errors import UserError
-
-if TYPE_CHECKING:
-    import argparse
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,8 +27,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("aux-valid", "validation data of the auxiliary branch"),
     ):
         parser.add_argument(f"--{name}", nargs="+", type=Path, default=[], metavar="DIR", help=text)
-    parser.add_argument("--property", metavar="NAME", help="label to learn; the template's if left")
+    parser.add_argument(
+        "--property",
+        metavar="NAME",
+        help="label to learn; left out, the template's, or the only one of the data",
+    )
+    parser.add_argument(
+        "--intensive",
+        action=argparse.BooleanOptionalAction,
+        help="whether the property does not grow with the number of atoms; left out, as in the "
+        "template",
+    )
+    parser.add_argument(
+        "--type-map",
+        nargs="+",
+        metavar="ELEMENT",
+        default=[],
+        help="elements of the model; left out, those of the template or checkpoint and the data",
+    )
     parser.add_argument("--steps", type=int, help="training steps, of all branches together")
+    parser.add_argument("--save-freq", type=int, metavar="N", help="steps between checkpoints")
     parser.add_argument("--batch-size", type=_batch_size, help="of the property, e.g. auto:512")
     parser.add_argument("--aux-batch-size", type=_batch_size, help="of the auxiliary branch")
     group = parser.add_mutually_exclusive_group()
@@ -80,10 +95,15 @@ def run(args: argparse.Namespace) -> int:
         temperature=args.temperature,
         stat_files=args.stat_files,
         property_name=args.property,
+        intensive=args.intensive,
+        type_map=args.type_map,
+        save_freq=args.save_freq,
     )
     with staged_file(args.out, read, overwrite=args.overwrite) as partial:
         config = fill(template, filling, args.out)
         partial.write_text(json.dumps(config, indent=2) + "\n")
+    for note in filling.notes:
+        print(note, file=sys.stderr)
     finetune = f" --finetune {args.checkpoint.resolve()}" if args.checkpoint else ""
     print(f"wrote {args.out}; next, in {args.out.absolute().parent}:", file=sys.stderr)
     print(f"  dp-mft check {args.out.name}{finetune}", file=sys.stderr)

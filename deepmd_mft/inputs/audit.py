@@ -5,16 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from deepmd_mft.bridge.inputs import build_model
 from deepmd_mft.checkpoints.file import read_model_params
 from deepmd_mft.errors import UserError
 from deepmd_mft.inputs.branches import Branch, flat, read_input
+from deepmd_mft.inputs.checkpoint import check_trained_elements
 from deepmd_mft.inputs.data import SECTIONS
 from deepmd_mft.inputs.facts import branch_facts, check_memory
 from deepmd_mft.inputs.findings import Findings
 from deepmd_mft.inputs.gate import check_all
 from deepmd_mft.inputs.leakage import find_leakage
 from deepmd_mft.inputs.systems import list_systems
-from deepmd_mft.inputs.values import check_elements_seen, check_values
+from deepmd_mft.inputs.values import check_elements_seen, check_values, elements_of
 from deepmd_mft.structures.structure_set import StructureSet
 
 if TYPE_CHECKING:
@@ -51,6 +53,8 @@ def check_input(
         return findings, {}
     given = {"finetune": checkpoint} if checkpoint else {}
     _, branches, schedule = check_all(config, given, findings)
+    for branch in branches:
+        findings.attempt(_check_that_it_can_be_built, branch)
     if checkpoint is not None:
         findings.attempt(_check_descriptors, branches, checkpoint)
     elif any(branch.model.get("finetune_head") for branch in branches):
@@ -63,6 +67,10 @@ def check_input(
     for branch in branches:
         check_elements_seen(branch, sets, list(tests), findings)
         check_values(branch, sets, findings)
+        if checkpoint is not None and checkpoint.is_file():
+            parts = [sets[key] for key in sets if key[0] == branch.name]
+            elements = {name for part in parts for name in elements_of(part)}
+            findings.attempt(check_trained_elements, branch, elements, checkpoint, findings)
         train = sets.get((branch.name, "training_data"))
         facts[branch.name or "model"] = (
             {} if train is None else branch_facts(branch, train, schedule, findings)
@@ -103,6 +111,21 @@ def _read_set(branch: Branch, section: str) -> StructureSet | None:
     except (ValueError, OSError, EOFError) as error:
         raise UserError(
             f"{branch.where}, {section}: the structures cannot be read ({error})"
+        ) from None
+
+
+def _check_that_it_can_be_built(branch: Branch) -> None:
+    """Build the branch's model, which ``dp train`` would do next."""
+    try:
+        build_model(branch.model)
+    except UserError as error:
+        raise UserError(f"{branch.where}: {error}") from None
+    except Exception as error:  # noqa: BLE001  (whatever ends the training there)
+        raise UserError(
+            f"{branch.where}: deepmd-kit cannot build a model of type "
+            f'"{branch.model.get("type", "standard")}" with fitting_net "{branch.head}" and '
+            f'descriptor "{branch.model.get("descriptor", {}).get("type")}" '
+            f"({type(error).__name__}: {error})"
         ) from None
 
 

@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from deepmd.utils.model_branch_dict import get_model_dict
 
-from deepmd_mft.checkpoints.file import read_model_params
+from deepmd_mft.checkpoints.branch import is_property
+from deepmd_mft.checkpoints.file import read_model_params, read_state
 from deepmd_mft.errors import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from deepmd_mft.inputs.branches import Branch
@@ -72,3 +74,63 @@ def _check_same_case_embedding(
             f"{branch.where}: dim_case_embd is {dim}, but {dim_source} in head '{head}' of {path}; "
             f"set it to {dim_source} in the fitting nets of all branches"
         )
+
+
+def check_trained_elements(
+    branch: Branch, elements: Iterable[str], path: Path, findings: Findings
+) -> None:
+    """Warn of elements of the data that no branch of a checkpoint was trained on.
+
+    Parameters
+    ----------
+    branch : Branch
+    elements : iterable of str
+        Of its training and validation structures.
+    path : Path
+        The checkpoint.
+    findings : Findings
+        Filled.
+    """
+    trained = trained_elements(path)
+    new = [] if trained is None else sorted(set(elements) - trained)
+    if new:
+        findings.warn(
+            f"{branch.where}: nothing in {path} shows that it was trained on {', '.join(new)} "
+            f"(its branches saw {', '.join(sorted(trained or ()))}). Their type vectors start at "
+            "random: expect fine-tuning to be of less use for these structures, and to need more "
+            "of them"
+        )
+
+
+def trained_elements(path: Path) -> set[str] | None:
+    """Return the elements that the branches of a checkpoint were trained on.
+
+    deepmd-kit 3.2 records them when it computes its statistics (``info/observed_type``). In
+    checkpoints without that, the energy bias (a least-squares fit) is exactly zero for elements
+    that no frame has; a property head's bias says nothing.
+
+    Returns
+    -------
+    set of str or None
+        None if a branch says neither.
+
+    Raises
+    ------
+    UserError
+        If the checkpoint cannot be read.
+    """
+    state = read_state(path)
+    params = state["_extra_state"]["model_params"]
+    found: set[str] = set()
+    for name, branch in params.get("model_dict", {"Default": params}).items():
+        seen = (branch.get("info") or {}).get("observed_type")
+        bias = state.get(f"model.{name}.atomic_model.out_bias")
+        if not seen and bias is not None and not is_property(branch):
+            zero = (bias == 0).all(dim=-1).all(dim=0).tolist()
+            seen = [
+                kind for kind, absent in zip(branch["type_map"], zero, strict=False) if not absent
+            ]
+        if not seen:
+            return None
+        found.update(seen)
+    return found
