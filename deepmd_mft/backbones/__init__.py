@@ -1,0 +1,1 @@
+"""What is asked of a descriptor, and the descriptors of our own."""

@@ -1,0 +1,378 @@
+"""DPA-3 as deepmd-kit defines it, in fewer passes over memory.
+
+The parameters, their names, the numbers and the JSON are deepmd-kit's: an instance of its class is
+given another ``forward``. What is left out is work, not terms: a neighbour axis as wide as the
+neighbours there are, edges and angles that no output depends on, gathers that two messages share.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from deepmd import __version__ as deepmd_version
+from deepmd.pt.model.descriptor.dpa3 import DescrptDPA3
+from deepmd.pt.model.descriptor.env_mat import prod_env_mat
+from deepmd.pt.model.descriptor.repflow_layer import RepFlowLayer
+from deepmd.pt.model.descriptor.repflows import DescrptBlockRepflows
+from deepmd.pt.utils.safe_gradient import safe_for_norm
+
+from deepmd_mft.backbones.activations import Activation, activation
+from deepmd_mft.backbones.message import message
+from deepmd_mft.backbones.rows import Rows
+from deepmd_mft.backbones.symmetrize import project
+from deepmd_mft.errors import UserError
+
+#: Setting this environment variable to 0 leaves deepmd-kit's own code in place.
+SWITCH = "DP_MFT_FAST"
+#: Releases of deepmd-kit whose DPA-3 was compared with this one.
+TESTED = ("3.2.0",)
+
+
+def why_not(descriptor: Any) -> str:
+    """Return why a descriptor cannot be sped up; empty if it can."""
+    if os.environ.get(SWITCH, "1") == "0":
+        return f"{SWITCH}=0"
+    if not isinstance(descriptor, DescrptDPA3):
+        return f"{type(descriptor).__name__} is no DPA-3"
+    if deepmd_version not in TESTED:
+        return f"deepmd-kit {deepmd_version} was not compared with (tested: {', '.join(TESTED)})"
+    block = descriptor.repflows
+    needed = {
+        "use_dynamic_sel": (block.use_dynamic_sel, True),
+        "sequential_update": (block.sequential_update, False),
+        "n_multi_edge_message": (block.n_multi_edge_message, 1),
+        "update_style": (block.update_style, "res_residual"),
+        "update_angle": (block.update_angle, True),
+    }
+    for name, (value, covered) in needed.items():
+        if value != covered:
+            return f"{name} {value} is not covered"
+    if activation(block.activation_function) is None:
+        return f"activation_function {block.activation_function} is not covered"
+    return ""
+
+
+def speed_up(descriptor: DescrptDPA3, *, equivariant: bool = True) -> None:
+    """Let a descriptor of deepmd-kit compute the same in less time.
+
+    Parameters
+    ----------
+    descriptor : DescrptDPA3
+        One for which :func:`why_not` is empty.
+    equivariant : bool
+        Whether the head uses the rotation matrix or the edges. If not, the last layer's edges and
+        angles are not computed, and the descriptor returns None for them.
+    """
+    block = descriptor.repflows
+    if not isinstance(block, FastRepflows):
+        block.__class__ = FastRepflows
+    block.equivariant = equivariant
+
+
+class FastRepflows(DescrptBlockRepflows):
+    """deepmd-kit's block of DPA-3 layers with another ``forward``."""
+
+    equivariant: bool = True
+
+    def forward(
+        self,
+        nlist: torch.Tensor,
+        extended_coord: torch.Tensor,
+        extended_atype: torch.Tensor,
+        extended_atype_embd: torch.Tensor | None = None,
+        mapping: torch.Tensor | None = None,
+        comm_dict: dict[str, torch.Tensor] | None = None,
+    ) -> tuple[torch.Tensor | None, ...]:
+        """Compute what deepmd-kit's own ``forward`` computes; see there."""
+        if comm_dict is not None:
+            return super().forward(
+                nlist, extended_coord, extended_atype, extended_atype_embd, mapping, comm_dict
+            )
+        nframes, nloc = nlist.shape[:2]
+        graph = self._graph(nlist, extended_coord, extended_atype, mapping)
+        function = activation(self.activation_function)
+        node = function(extended_atype_embd[:, :nloc].reshape(nframes * nloc, self.n_dim))
+        edge = self.edge_embd(graph.edge_input)
+        if not self.edge_init_use_dist:
+            edge = function(edge)
+        angle = self.angle_embd(graph.angle_input)
+        last = len(self.layers) - 1
+        for number, layer in enumerate(self.layers):
+            left = last - number + self.equivariant  # layers that still need edges
+            node, edge, angle = _layer(
+                layer, function, graph, node, edge, angle, edges=left > 0, angles=left > 1
+            )
+        node = node.reshape(nframes, nloc, self.n_dim)
+        if not self.equivariant:
+            return node, None, None, None, None
+        rotation = project(graph.vectors, edge, graph.edges, table_of_second=False)
+        rotation = rotation.reshape(nframes, nloc, 3, self.e_dim).transpose(2, 3)
+        return node, edge, graph.h2, rotation, graph.switch
+
+    def _graph(
+        self,
+        nlist: torch.Tensor,
+        extended_coord: torch.Tensor,
+        extended_atype: torch.Tensor,
+        mapping: torch.Tensor,
+    ) -> _Graph:
+        """Return edges and angles of a batch, and their inputs."""
+        nframes, nloc, nnei = nlist.shape
+        exclude_mask = self.emask(nlist, extended_atype)
+        nlist = torch.where(exclude_mask != 0, nlist, -1)
+        nlist = nlist[:, :, : _width(nlist != -1)]
+        atype = extended_atype[:, :nloc]
+        matrix, diff, switch = self._environment(nlist, extended_coord, atype, edges=True)
+        mask = nlist != -1
+        near = mask & (safe_for_norm(diff.detach(), dim=-1) < self.a_rcut)
+        self._check_selection(nnei, mask, near, extended_coord, extended_atype)
+        near = near[:, :, : self.a_sel]
+        near = near[:, :, : _width(near)]
+        a_nlist = torch.where(near, nlist[:, :, : near.shape[2]], -1)
+        _, a_diff, a_switch = self._environment(a_nlist, extended_coord, atype, edges=False)
+
+        direction = a_diff / (safe_for_norm(a_diff, dim=-1, keepdim=True) + 1e-6)
+        cosine = torch.matmul(direction, direction.transpose(2, 3)) * (1 - 1e-6)
+        edge_input, h2 = torch.split(matrix, [1, 3], dim=-1)
+        if self.edge_init_use_dist:
+            edge_input = safe_for_norm(diff, dim=-1, keepdim=True)
+        switch, h2 = switch[mask], h2[mask]
+        pair = near[:, :, :, None] & near[:, :, None, :]
+        ends = torch.gather(mapping, 1, torch.where(mask, nlist, 0).reshape(nframes, -1))
+        ends = ends.reshape(nlist.shape) + nloc * torch.arange(
+            nframes, device=nlist.device
+        ).reshape(-1, 1, 1)
+        edges, angles = _edges(mask, ends[mask]), _angles(mask, near, pair)
+        e_norm, a_norm = self.nnei / self.sel_reduce_factor, self.a_sel / self.sel_reduce_factor
+        return _Graph(
+            edges=edges,
+            angles=angles,
+            edge_input=edge_input[mask],
+            angle_input=cosine[pair].unsqueeze(-1) / (torch.pi**0.5),
+            h2=h2,
+            switch=switch,
+            vectors=h2 * (switch * e_norm**-0.5)[:, None],
+            edge_scale=switch / e_norm,
+            angle_scale=(a_switch[:, :, :, None] * a_switch[:, :, None, :])[pair] * a_norm**-0.5,
+        )
+
+    def _environment(
+        self, nlist: torch.Tensor, coord: torch.Tensor, atype: torch.Tensor, *, edges: bool
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return environment matrix, differences and switch (0 for padding) of a neighbour list."""
+        width = nlist.shape[2]
+        matrix, diff, switch = prod_env_mat(
+            coord,
+            nlist,
+            atype,
+            self.mean[:, :width],
+            self.stddev[:, :width],
+            self.e_rcut if edges else self.a_rcut,
+            self.e_rcut_smth if edges else self.a_rcut_smth,
+            protection=self.env_protection,
+            use_exp_switch=self.use_exp_switch,
+        )
+        return matrix, diff, switch.squeeze(-1).masked_fill(nlist == -1, 0.0)
+
+    def _check_selection(
+        self,
+        nnei: int,
+        mask: torch.Tensor,
+        near: torch.Tensor,
+        coord: torch.Tensor,
+        atype: torch.Tensor,
+    ) -> None:
+        """Raise if the selection leaves out a neighbour within a cutoff."""
+        found = int(near.sum(-1).max()) if near.numel() else 0
+        if found > self.a_sel:
+            raise UserError(_too_many("a_sel", self.a_sel, found, self.a_rcut))
+        if mask.shape[2] < nnei:
+            return
+        # The list is full: has the search left neighbours out?
+        nloc = mask.shape[1]
+        position = coord.detach().reshape(len(atype), -1, 3)
+        distance = torch.cdist(position[:, :nloc], position)
+        real = (atype >= 0)[:, None, :] & (atype[:, :nloc] >= 0)[:, :, None]
+        found = int(((distance <= self.e_rcut) & real).sum(-1).max()) - 1
+        if found > self.nnei:
+            raise UserError(_too_many("e_sel", self.nnei, found, self.e_rcut))
+
+
+@dataclass
+class _Graph:
+    """A batch: its edges and angles, what the network starts from, and how sums are scaled."""
+
+    edges: Rows
+    angles: Rows
+    edge_input: torch.Tensor
+    angle_input: torch.Tensor
+    h2: torch.Tensor
+    switch: torch.Tensor
+    vectors: torch.Tensor
+    edge_scale: torch.Tensor
+    angle_scale: torch.Tensor
+
+
+def _layer(
+    layer: RepFlowLayer,
+    function: Activation,
+    graph: _Graph,
+    node: torch.Tensor,
+    edge: torch.Tensor,
+    angle: torch.Tensor,
+    *,
+    edges: bool,
+    angles: bool,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Apply a layer; without ``edges`` to the nodes alone, without ``angles`` to nodes and edges.
+
+    Parameters
+    ----------
+    node, edge, angle : torch.Tensor
+        natoms x n_dim, nedge x e_dim and nangle x a_dim.
+
+    Returns
+    -------
+    tuple of torch.Tensor
+        The same, updated or as they were.
+    """
+    to_node, new_edge = _edge_message(layer, function, graph, node, edge, edges=edges)
+    moments = [
+        _moments(project(graph.vectors, edge, graph.edges, table_of_second=False), layer),
+        _moments(project(graph.vectors, node, graph.edges, table_of_second=True), layer),
+    ]
+    symmetric = function(layer.node_sym_linear(torch.cat(moments, dim=-1)))
+    itself = function(layer.node_self_mlp(node))
+    first, second, third = layer.n_residual
+    new_node = node + first * itself + second * symmetric + third * to_node
+    if new_edge is None:
+        return new_node, edge, angle
+    to_edge, new_angle = _angle_message(layer, function, graph, node, edge, angle, angles=angles)
+    to_edge = function(layer.edge_angle_linear2(to_edge))
+    new_edge = torch.addcmul(new_edge, layer.e_residual[1], to_edge)
+    return new_node, new_edge, angle if new_angle is None else new_angle
+
+
+def _edge_message(
+    layer: RepFlowLayer,
+    function: Activation,
+    graph: _Graph,
+    node: torch.Tensor,
+    edge: torch.Tensor,
+    *,
+    edges: bool,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Return the edges' message to the nodes, and the edges with their own update."""
+    matrix, bias = layer.node_edge_linear.matrix, layer.node_edge_linear.bias
+    if edges:
+        matrix = torch.cat([matrix, layer.edge_self_linear.matrix], dim=1)
+        bias = torch.cat([bias, layer.edge_self_linear.bias])
+    start, end, own = torch.split(matrix, [layer.n_dim, layer.n_dim, layer.e_dim])
+    return message(
+        edge,
+        own,
+        torch.addmm(bias, node, start),
+        torch.mm(node, end),
+        graph.edge_scale,
+        layer.e_residual[0] if edges else None,
+        graph.edges,
+        function,
+    )
+
+
+def _angle_message(
+    layer: RepFlowLayer,
+    function: Activation,
+    graph: _Graph,
+    node: torch.Tensor,
+    edge: torch.Tensor,
+    angle: torch.Tensor,
+    *,
+    angles: bool,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Return the angles' message to the edges, and the angles with their own update."""
+    matrix, bias = layer.edge_angle_linear1.matrix, layer.edge_angle_linear1.bias
+    if angles:
+        matrix = torch.cat([matrix, layer.angle_self_linear.matrix], dim=1)
+        bias = torch.cat([bias, layer.angle_self_linear.bias])
+    if layer.a_compress_n_linear is not None:
+        node, edge = layer.a_compress_n_linear(node), layer.a_compress_e_linear(edge)
+    elif layer.a_compress_rate != 0:
+        node = node[:, : layer.n_a_compress_dim]
+        edge = edge[:, : layer.e_a_compress_dim]
+    own, of_node, other, main = torch.split(
+        matrix, [layer.a_dim, node.shape[1], edge.shape[1], edge.shape[1]]
+    )
+    # The angle's atom acts on all its edges alike: added there, before the gather to angles.
+    centre = torch.addmm(bias, node, of_node).index_select(0, graph.edges.first)
+    return message(
+        angle,
+        own,
+        torch.addmm(centre, edge, main),
+        torch.mm(edge, other),
+        graph.angle_scale,
+        layer.a_residual[0] if angles else None,
+        graph.angles,
+        function,
+    )
+
+
+def _moments(projected: torch.Tensor, layer: RepFlowLayer) -> torch.Tensor:
+    """Return the rotation-invariant products of neighbour sums, natoms x (axis x dim)."""
+    axis = projected[..., : layer.axis_neuron]
+    return (torch.matmul(axis.transpose(1, 2), projected) / 3.0).flatten(1)
+
+
+def _edges(mask: torch.Tensor, ends: torch.Tensor) -> Rows:
+    """Return the edges of a batch: the atoms at which they start and end."""
+    natoms = mask.shape[0] * mask.shape[1]
+    counts = mask.sum(-1).reshape(-1)
+    starts = torch.arange(natoms, device=mask.device).repeat_interleave(counts)
+    return Rows(
+        first=starts,
+        second=ends,
+        first_offsets=_offsets(counts),
+        by_second=torch.argsort(ends, stable=True),
+        second_offsets=_offsets(torch.bincount(ends, minlength=natoms)),
+    )
+
+
+def _angles(mask: torch.Tensor, near: torch.Tensor, pair: torch.Tensor) -> Rows:
+    """Return the angles of a batch: the edges ij and ik that they lie between.
+
+    Every pair of near edges of an atom makes two angles, (j, k) and (k, j), and each edge one with
+    itself. So the angles sorted by ik are the mirror images of those sorted by ij.
+    """
+    width = near.shape[2]
+    number = torch.zeros(mask.shape, dtype=torch.long, device=mask.device)
+    number[mask] = torch.arange(int(mask.sum()), device=mask.device)
+    number = number[:, :, :width]
+    first = number[:, :, :, None].expand(pair.shape)[pair]
+    second = number[:, :, None, :].expand(pair.shape)[pair]
+    place = torch.zeros(pair.shape, dtype=torch.long, device=mask.device)
+    place[pair] = torch.arange(len(first), device=mask.device)
+    counts = torch.zeros(mask.shape, dtype=torch.long, device=mask.device)
+    counts[:, :, :width] = near * near.sum(-1, keepdim=True)
+    offsets = _offsets(counts[mask])
+    return Rows(first, second, offsets, place.transpose(2, 3)[pair], offsets)
+
+
+def _offsets(counts: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.pad(torch.cumsum(counts, 0), (1, 0))
+
+
+def _width(mask: torch.Tensor) -> int:
+    """Return how much of the last axis of a mask is used, at least 1."""
+    used = torch.nonzero(mask.reshape(-1, mask.shape[-1]).any(0))
+    return int(used[-1]) + 1 if len(used) else 1
+
+
+def _too_many(name: str, selected: int, found: int, rcut: float) -> str:
+    return (
+        f"an atom has {found} neighbours within {rcut:g} Angstrom, but {name} keeps only the "
+        f"nearest {selected}: the rest would be left out without a word. `dp-mft tighten` finds a "
+        f"selection that holds them all; {SWITCH}=0 lets deepmd-kit leave them out"
+    )
