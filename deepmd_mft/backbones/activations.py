@@ -65,26 +65,25 @@ class Tanh(Activation):
 
 
 class Silu(Activation):
-    """x / (1 + exp(-x)); its argument is kept."""
+    """x / (1 + exp(-x)); its argument and sigmoid are kept."""
 
     def keep(self, pre: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return (pre,)
+        return pre, torch.sigmoid(pre)
 
     def value(self, kept: tuple[torch.Tensor, ...]) -> torch.Tensor:
-        return torch.nn.functional.silu(kept[0])
+        return torch.mul(kept[0], kept[1])
 
     def first(self, kept: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, torch.Tensor]:
-        sigmoid = torch.sigmoid(kept[0])
-        value = kept[0] * sigmoid
+        pre, sigmoid = kept[:2]
+        value = torch.mul(pre, sigmoid)
         # sigmoid + value * (1 - sigmoid)
         return value, torch.addcmul(sigmoid, torch.rsub(sigmoid, 1), value)
 
     def second(
         self, kept: tuple[torch.Tensor, ...]
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        pre = kept[0]
-        sigmoid = torch.sigmoid(pre)
-        value = pre * sigmoid
+        pre, sigmoid = kept[:2]
+        value = torch.mul(pre, sigmoid)
         rest = torch.rsub(sigmoid, 1)
         slope = torch.addcmul(sigmoid, rest, value)
         # sigmoid * (1 - sigmoid) * (2 + pre - 2 * value)
@@ -108,7 +107,7 @@ class Silut(Silu):
         self.offset = threshold * sigmoid
 
     def keep(self, pre: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return pre, at_least(pre, self.threshold)
+        return (*super().keep(pre), at_least(pre, self.threshold))
 
     def value(self, kept: tuple[torch.Tensor, ...]) -> torch.Tensor:
         value = super().value(kept)
@@ -135,7 +134,7 @@ class Silut(Silu):
         curvature: torch.Tensor | None = None,
     ) -> None:
         """Put tanh and its derivatives where the argument reaches the threshold."""
-        pre, where = kept
+        pre, _, where = kept
         if not len(where):
             return
         tail = tanh((pre.view(-1).take(where) - self.threshold).mul_(self.slope))

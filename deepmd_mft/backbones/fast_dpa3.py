@@ -23,6 +23,7 @@ from deepmd_mft.backbones.activations import Activation, activation
 from deepmd_mft.backbones.message import message
 from deepmd_mft.backbones.rows import Rows
 from deepmd_mft.backbones.symmetrize import project
+from deepmd_mft.backbones.update import update
 from deepmd_mft.errors import UserError
 
 #: Setting this environment variable to 0 leaves deepmd-kit's own code in place.
@@ -108,7 +109,7 @@ class FastRepflows(DescrptBlockRepflows):
         node = node.reshape(nframes, nloc, self.n_dim)
         if not self.equivariant:
             return node, None, None, None, None
-        rotation = project(graph.vectors, edge, graph.edges, table_of_second=False)
+        rotation = project(graph.vectors, edge, graph.edges) * 3**0.5
         rotation = rotation.reshape(nframes, nloc, 3, self.e_dim).transpose(2, 3)
         return node, edge, graph.h2, rotation, graph.switch
 
@@ -147,6 +148,8 @@ class FastRepflows(DescrptBlockRepflows):
         ).reshape(-1, 1, 1)
         edges, angles = _edges(mask, ends[mask]), _angles(mask, near, pair)
         e_norm, a_norm = self.nnei / self.sel_reduce_factor, self.a_sel / self.sel_reduce_factor
+        # Products of two sums are divided by 3: each sum by its root.
+        vectors = h2 * (switch * (3 * e_norm) ** -0.5)[:, None]
         return _Graph(
             edges=edges,
             angles=angles,
@@ -154,7 +157,8 @@ class FastRepflows(DescrptBlockRepflows):
             angle_input=cosine[pair].unsqueeze(-1) / (torch.pi**0.5),
             h2=h2,
             switch=switch,
-            vectors=h2 * (switch * e_norm**-0.5)[:, None],
+            vectors=vectors,
+            dense_vectors=_dense(vectors, edges, nframes, nloc),
             edge_scale=switch / e_norm,
             angle_scale=(a_switch[:, :, :, None] * a_switch[:, :, None, :])[pair] * a_norm**-0.5,
         )
@@ -212,8 +216,14 @@ class _Graph:
     h2: torch.Tensor
     switch: torch.Tensor
     vectors: torch.Tensor
+    dense_vectors: torch.Tensor
     edge_scale: torch.Tensor
     angle_scale: torch.Tensor
+
+    def project_nodes(self, node: torch.Tensor) -> torch.Tensor:
+        """Sum over each atom's neighbours: vector times node, natoms x 3 x n_dim."""
+        frames = node.view(len(self.dense_vectors), -1, node.shape[1])
+        return torch.bmm(self.dense_vectors, frames).view(len(node), 3, -1)
 
 
 def _layer(
@@ -240,19 +250,25 @@ def _layer(
         The same, updated or as they were.
     """
     to_node, new_edge = _edge_message(layer, function, graph, node, edge, edges=edges)
-    moments = [
-        _moments(project(graph.vectors, edge, graph.edges, table_of_second=False), layer),
-        _moments(project(graph.vectors, node, graph.edges, table_of_second=True), layer),
-    ]
-    symmetric = function(layer.node_sym_linear(torch.cat(moments, dim=-1)))
-    itself = function(layer.node_self_mlp(node))
-    first, second, third = layer.n_residual
-    new_node = node + first * itself + second * symmetric + third * to_node
+    moments = torch.cat(
+        [
+            _moments(project(graph.vectors, edge, graph.edges), layer.axis_neuron),
+            _moments(graph.project_nodes(node), layer.axis_neuron),
+        ],
+        dim=1,
+    )
+    itself, symmetric, message_residual = layer.n_residual
+    new_node = torch.addcmul(node, message_residual, to_node)
+    for residual, net, source in (
+        (itself, layer.node_self_mlp, node),
+        (symmetric, layer.node_sym_linear, moments),
+    ):
+        new_node = update(new_node, source, net.matrix, net.bias, residual, function)
     if new_edge is None:
         return new_node, edge, angle
     to_edge, new_angle = _angle_message(layer, function, graph, node, edge, angle, angles=angles)
-    to_edge = function(layer.edge_angle_linear2(to_edge))
-    new_edge = torch.addcmul(new_edge, layer.e_residual[1], to_edge)
+    net = layer.edge_angle_linear2
+    new_edge = update(new_edge, to_edge, net.matrix, net.bias, layer.e_residual[1], function)
     return new_node, new_edge, angle if new_angle is None else new_angle
 
 
@@ -274,8 +290,7 @@ def _edge_message(
     return message(
         edge,
         own,
-        torch.addmm(bias, node, start),
-        torch.mm(node, end),
+        torch.addmm(_and_zeros(bias), node, torch.cat([start, end], dim=1)),
         graph.edge_scale,
         layer.e_residual[0] if edges else None,
         graph.edges,
@@ -307,12 +322,12 @@ def _angle_message(
         matrix, [layer.a_dim, node.shape[1], edge.shape[1], edge.shape[1]]
     )
     # The angle's atom acts on all its edges alike: added there, before the gather to angles.
-    centre = torch.addmm(bias, node, of_node).index_select(0, graph.edges.first)
+    centre = torch.addmm(_and_zeros(bias), node, _and_zeros(of_node))
+    centre = centre.index_select(0, graph.edges.first)
     return message(
         angle,
         own,
-        torch.addmm(centre, edge, main),
-        torch.mm(edge, other),
+        torch.addmm(centre, edge, torch.cat([main, other], dim=1)),
         graph.angle_scale,
         layer.a_residual[0] if angles else None,
         graph.angles,
@@ -320,10 +335,27 @@ def _angle_message(
     )
 
 
-def _moments(projected: torch.Tensor, layer: RepFlowLayer) -> torch.Tensor:
+def _and_zeros(matrix: torch.Tensor) -> torch.Tensor:
+    """Return a matrix, or a row, with as many columns of zeros after its own."""
+    return torch.nn.functional.pad(matrix, (0, matrix.shape[-1]))
+
+
+def _moments(projected: torch.Tensor, axis_neuron: int) -> torch.Tensor:
     """Return the rotation-invariant products of neighbour sums, natoms x (axis x dim)."""
-    axis = projected[..., : layer.axis_neuron]
-    return (torch.matmul(axis.transpose(1, 2), projected) / 3.0).flatten(1)
+    axis = projected[..., :axis_neuron].transpose(1, 2)
+    return torch.bmm(axis, projected).flatten(1)
+
+
+def _dense(vectors: torch.Tensor, edges: Rows, nframes: int, nloc: int) -> torch.Tensor:
+    """Return the edges' vectors as a matrix for each frame, nframes x (3 nloc) x nloc.
+
+    Several edges between two atoms, to periodic images, act alike and are summed. For frames of up
+    to thousands of atoms a product with this matrix is quicker than a gather of nodes to edges.
+    """
+    places = edges.first * nloc + edges.second % nloc
+    dense = vectors.new_zeros(nframes * nloc * nloc, 3).index_add(0, places, vectors)
+    dense = dense.view(nframes, nloc, nloc, 3).transpose(2, 3)
+    return dense.reshape(nframes, 3 * nloc, nloc)
 
 
 def _edges(mask: torch.Tensor, ends: torch.Tensor) -> Rows:

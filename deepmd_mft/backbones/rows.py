@@ -73,31 +73,50 @@ class Rows:
 
     @cached_property
     def _pairs(self) -> tuple[torch.Tensor, torch.Tensor]:
-        index = torch.stack([self.first, self.second + len(self.first_offsets) - 1], 1).reshape(-1)
+        """The two entries of each row in a table that holds first and second in turn."""
+        index = torch.stack([2 * self.first, 2 * self.second + 1], 1).reshape(-1)
         return index, torch.arange(0, len(index) + 1, 2, device=index.device)
 
     @cached_property
-    def _spread(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def _both(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The rows of each owner as a first, then as a second one."""
+        owner = torch.cat([2 * self.first, 2 * self.second[self.by_second] + 1])
+        order = torch.argsort(owner, stable=True)
+        counts = torch.stack([self.first_offsets.diff(), self.second_offsets.diff()], 1)
+        offsets = torch.nn.functional.pad(torch.cumsum(counts.reshape(-1), 0), (1, 0))
+        return torch.cat([self.rows, self.by_second])[order], offsets
+
+    @cached_property
+    def _spread(self) -> tuple[torch.Tensor, torch.Tensor]:
         axes = torch.arange(3, device=self.first.device)
         by_row = (3 * self.first[:, None] + axes).reshape(-1)
-        by_second = (3 * self.first[self.by_second, None] + axes).reshape(-1)
-        return by_row, by_second, torch.arange(0, len(by_row) + 1, 3, device=by_row.device)
+        return by_row, torch.arange(0, len(by_row) + 1, 3, device=by_row.device)
 
-    def add_both(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-        """Return the sum of what its two owners hold for each row, nrow x dim."""
-        return bag(torch.cat([first, second]), *self._pairs)
+    def add_both(self, table: torch.Tensor) -> torch.Tensor:
+        """Return the sum of what its two owners hold for each row.
+
+        Parameters
+        ----------
+        table : torch.Tensor
+            nowner x (2 dim): what an owner adds to rows as the first one, and as the second one.
+
+        Returns
+        -------
+        torch.Tensor
+            nrow x dim.
+        """
+        return bag(table.view(2 * len(table), -1), *self._pairs)
+
+    def sum_both(self, values: torch.Tensor) -> torch.Tensor:
+        """Return the transpose of :meth:`add_both`, nowner x (2 dim)."""
+        index, offsets = self._both
+        return bag(values, index, offsets).view((len(offsets) - 1) // 2, -1)
 
     def sum_first(self, values: torch.Tensor, weight: torch.Tensor | None = None) -> torch.Tensor:
         """Sum rows, weighted or not, for each first owner, nfirst x dim."""
         return bag(values, self.rows, self.first_offsets, weight)
 
-    def sum_second(self, values: torch.Tensor) -> torch.Tensor:
-        """Sum rows for each second owner, nsecond x dim."""
-        return bag(values, self.by_second, self.second_offsets)
-
-    def project(
-        self, vectors: torch.Tensor, table: torch.Tensor, *, table_of_second: bool
-    ) -> torch.Tensor:
+    def project(self, vectors: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
         """Sum over each first owner's rows: vector times table row.
 
         Parameters
@@ -105,33 +124,22 @@ class Rows:
         vectors : torch.Tensor
             nrow x 3.
         table : torch.Tensor
-            nrow x dim, or nsecond x dim with ``table_of_second``.
+            nrow x dim.
 
         Returns
         -------
         torch.Tensor
             nfirst x 3 x dim.
         """
-        index = self.second if table_of_second else self.rows
         columns = vectors.t().contiguous()
-        return torch.stack(
-            [bag(table, index, self.first_offsets, column) for column in columns], dim=1
-        )
+        return torch.stack([self.sum_first(table, column) for column in columns], dim=1)
 
-    def spread(
-        self, vectors: torch.Tensor, grad: torch.Tensor, *, table_of_second: bool
-    ) -> torch.Tensor:
+    def spread(self, vectors: torch.Tensor, grad: torch.Tensor) -> torch.Tensor:
         """Return the transpose of :meth:`project` in the table: its gradient."""
-        by_row, by_second, offsets = self._spread
-        flat = grad.reshape(-1, grad.shape[-1])
-        if table_of_second:
-            ordered = vectors[self.by_second].reshape(-1)
-            return bag(flat, by_second, 3 * self.second_offsets, ordered)
-        return bag(flat, by_row, offsets, vectors.reshape(-1))
+        return bag(grad.reshape(-1, grad.shape[-1]), *self._spread, vectors.reshape(-1))
 
-    def dots(
-        self, table: torch.Tensor, grad: torch.Tensor, *, table_of_second: bool
-    ) -> torch.Tensor:
+    def dots(self, table: torch.Tensor, grad: torch.Tensor) -> torch.Tensor:
         """Return the transpose of :meth:`project` in the vectors, nrow x 3: their gradient."""
-        rows = table.index_select(0, self.second) if table_of_second else table
-        return grad.index_select(0, self.first).mul_(rows[:, None]).sum(-1)
+        # index_select copies row by row unless the table has two axes
+        of_first = grad.reshape(len(grad), -1).index_select(0, self.first)
+        return of_first.view(len(table), 3, -1).mul_(table[:, None]).sum(-1)

@@ -10,9 +10,7 @@ if TYPE_CHECKING:
     from deepmd_mft.backbones.rows import Rows
 
 
-def project(
-    vectors: torch.Tensor, table: torch.Tensor, rows: Rows, *, table_of_second: bool
-) -> torch.Tensor:
+def project(vectors: torch.Tensor, table: torch.Tensor, rows: Rows) -> torch.Tensor:
     """Return :meth:`Rows.project`, differentiable twice.
 
     Parameters
@@ -20,8 +18,7 @@ def project(
     vectors : torch.Tensor
         Of each edge, nedge x 3.
     table : torch.Tensor
-        Features of each edge, nedge x dim, or with ``table_of_second`` of the atom at which it
-        ends, natoms x dim.
+        Features of each edge, nedge x dim.
     rows : Rows
         The edges.
 
@@ -30,29 +27,21 @@ def project(
     torch.Tensor
         natoms x 3 x dim.
     """
-    return _Project.apply(vectors, table, rows, table_of_second)
+    return _Project.apply(vectors, table, rows)
 
 
 class _Project(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any,
-        vectors: torch.Tensor,
-        table: torch.Tensor,
-        rows: Rows,
-        of_second: bool,  # noqa: FBT001  (apply takes no keywords)
-    ) -> torch.Tensor:
+    def forward(ctx: Any, vectors: torch.Tensor, table: torch.Tensor, rows: Rows) -> torch.Tensor:
         ctx.save_for_backward(vectors, table)
-        ctx.rows, ctx.of_second = rows, of_second
-        return rows.project(vectors, table, table_of_second=of_second)
+        ctx.rows = rows
+        return rows.project(vectors, table)
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> Any:
         vectors, table = ctx.saved_tensors
-        found = _ProjectBackward.apply(
-            vectors, table, grad, ctx.rows, ctx.of_second, ctx.needs_input_grad[0]
-        )
-        return (*found, None, None)
+        found = _ProjectBackward.apply(vectors, table, grad, ctx.rows, ctx.needs_input_grad[0])
+        return (*found, None)
 
 
 class _ProjectBackward(torch.autograd.Function):
@@ -63,16 +52,12 @@ class _ProjectBackward(torch.autograd.Function):
         table: torch.Tensor,
         grad: torch.Tensor,
         rows: Rows,
-        of_second: bool,  # noqa: FBT001
-        vectors_wanted: bool,  # noqa: FBT001
+        vectors_wanted: bool,  # noqa: FBT001  (apply takes no keywords)
     ) -> Any:
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(vectors, table, grad)
-        ctx.rows, ctx.of_second = rows, of_second
-        return (
-            rows.dots(table, grad, table_of_second=of_second) if vectors_wanted else None,
-            rows.spread(vectors, grad, table_of_second=of_second),
-        )
+        ctx.rows = rows
+        return rows.dots(table, grad) if vectors_wanted else None, rows.spread(vectors, grad)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -80,13 +65,13 @@ class _ProjectBackward(torch.autograd.Function):
         ctx: Any, ct_vectors: torch.Tensor | None, ct_table: torch.Tensor | None
     ) -> Any:
         vectors, table, grad = ctx.saved_tensors
-        rows, of_second = ctx.rows, ctx.of_second
+        rows = ctx.rows
         new_vectors = new_table = new_grad = None
         if ct_vectors is not None:
-            new_grad = rows.project(ct_vectors, table, table_of_second=of_second)
-            new_table = rows.spread(ct_vectors, grad, table_of_second=of_second)
+            new_grad = rows.project(ct_vectors, table)
+            new_table = rows.spread(ct_vectors, grad)
         if ct_table is not None:
-            through = rows.project(vectors, ct_table, table_of_second=of_second)
+            through = rows.project(vectors, ct_table)
             new_grad = through if new_grad is None else new_grad.add_(through)
-            new_vectors = rows.dots(ct_table, grad, table_of_second=of_second)
-        return new_vectors, new_table, new_grad, None, None, None
+            new_vectors = rows.dots(ct_table, grad)
+        return new_vectors, new_table, new_grad, None, None
