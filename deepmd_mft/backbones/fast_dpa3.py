@@ -14,10 +14,9 @@ from typing import Any
 import torch
 from deepmd import __version__ as deepmd_version
 from deepmd.pt.model.descriptor.dpa3 import DescrptDPA3
-from deepmd.pt.model.descriptor.env_mat import prod_env_mat
 from deepmd.pt.model.descriptor.repflow_layer import RepFlowLayer
 from deepmd.pt.model.descriptor.repflows import DescrptBlockRepflows
-from deepmd.pt.utils.safe_gradient import safe_for_norm
+from deepmd.pt.utils.preprocess import compute_exp_sw, compute_smooth_weight
 
 from deepmd_mft.backbones.activations import Activation, activation
 from deepmd_mft.backbones.message import message
@@ -120,80 +119,71 @@ class FastRepflows(DescrptBlockRepflows):
         extended_atype: torch.Tensor,
         mapping: torch.Tensor,
     ) -> _Graph:
-        """Return edges and angles of a batch, and their inputs."""
-        nframes, nloc, nnei = nlist.shape
-        exclude_mask = self.emask(nlist, extended_atype)
-        nlist = torch.where(exclude_mask != 0, nlist, -1)
-        nlist = nlist[:, :, : _width(nlist != -1)]
-        atype = extended_atype[:, :nloc]
-        matrix, diff, switch = self._environment(nlist, extended_coord, atype, edges=True)
-        mask = nlist != -1
-        near = mask & (safe_for_norm(diff.detach(), dim=-1) < self.a_rcut)
-        self._check_selection(nnei, mask, near, extended_coord, extended_atype)
-        near = near[:, :, : self.a_sel]
-        near = near[:, :, : _width(near)]
-        a_nlist = torch.where(near, nlist[:, :, : near.shape[2]], -1)
-        _, a_diff, a_switch = self._environment(a_nlist, extended_coord, atype, edges=False)
+        """Return edges and angles of a batch, and what the network starts from."""
+        nframes, nloc = nlist.shape[:2]
+        nlist = torch.where(self.emask(nlist, extended_atype) != 0, nlist, -1)
+        mask = nlist >= 0
+        self._check_edges(mask, extended_coord, extended_atype)
+        frame, atom, column = torch.nonzero(mask, as_tuple=True)
+        end = nlist[mask]
+        edges = _edges(frame * nloc + atom, frame * nloc + mapping[frame, end], nframes * nloc)
 
-        direction = a_diff / (safe_for_norm(a_diff, dim=-1, keepdim=True) + 1e-6)
-        cosine = torch.matmul(direction, direction.transpose(2, 3)) * (1 - 1e-6)
-        edge_input, h2 = torch.split(matrix, [1, 3], dim=-1)
-        if self.edge_init_use_dist:
-            edge_input = safe_for_norm(diff, dim=-1, keepdim=True)
-        switch, h2 = switch[mask], h2[mask]
-        pair = near[:, :, :, None] & near[:, :, None, :]
-        ends = torch.gather(mapping, 1, torch.where(mask, nlist, 0).reshape(nframes, -1))
-        ends = ends.reshape(nlist.shape) + nloc * torch.arange(
-            nframes, device=nlist.device
-        ).reshape(-1, 1, 1)
-        edges, angles = _edges(mask, ends[mask]), _angles(mask, near, pair)
-        e_norm, a_norm = self.nnei / self.sel_reduce_factor, self.a_sel / self.sel_reduce_factor
+        position = extended_coord.reshape(-1, 3)
+        nall = len(position) // nframes
+        start = position.index_select(0, frame * nall + atom)
+        diff = position.index_select(0, frame * nall + end) - start
+        length = torch.linalg.norm(diff, dim=-1)
+        switch = self._switch(length, self.e_rcut_smth, self.e_rcut)
+        inverse = 1 / (length + self.env_protection)
+        radial = switch * inverse
+        matrix = torch.cat([radial[:, None], diff * (radial * inverse)[:, None]], dim=1)
+        place = extended_atype[frame, atom] * self.nnei + column
+        matrix = matrix - self.mean.reshape(-1, 4).index_select(0, place)
+        matrix = matrix / self.stddev.reshape(-1, 4).index_select(0, place)
+        edge_input, h2 = torch.split(matrix, [1, 3], dim=1)
         # Products of two sums are divided by 3: each sum by its root.
+        e_norm = self.nnei / self.sel_reduce_factor
         vectors = h2 * (switch * (3 * e_norm) ** -0.5)[:, None]
+
+        near = torch.nonzero(length.detach() < self.a_rcut).squeeze(1)
+        centre = edges.first.index_select(0, near)
+        angles = _angles(centre, nframes * nloc)
+        self._check_angles(centre)
+        near_length = length.index_select(0, near)
+        direction = diff.index_select(0, near) / (near_length + 1e-6)[:, None]
+        cosine = direction.index_select(0, angles.first) * direction.index_select(0, angles.second)
+        near_switch = self._switch(near_length, self.a_rcut_smth, self.a_rcut)
+        near_switch = near_switch * (self.a_sel / self.sel_reduce_factor) ** -0.25
         return _Graph(
             edges=edges,
+            near=near,
+            centre=centre,
             angles=angles,
-            edge_input=edge_input[mask],
-            angle_input=cosine[pair].unsqueeze(-1) / (torch.pi**0.5),
+            edge_input=length[:, None] if self.edge_init_use_dist else edge_input,
+            angle_input=cosine.sum(-1, keepdim=True) * ((1 - 1e-6) / torch.pi**0.5),
             h2=h2,
             switch=switch,
             vectors=vectors,
             dense_vectors=_dense(vectors, edges, nframes, nloc),
             edge_scale=switch / e_norm,
-            angle_scale=(a_switch[:, :, :, None] * a_switch[:, :, None, :])[pair] * a_norm**-0.5,
+            angle_scale=near_switch.index_select(0, angles.first)
+            * near_switch.index_select(0, angles.second),
         )
 
-    def _environment(
-        self, nlist: torch.Tensor, coord: torch.Tensor, atype: torch.Tensor, *, edges: bool
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return environment matrix, differences and switch (0 for padding) of a neighbour list."""
-        width = nlist.shape[2]
-        matrix, diff, switch = prod_env_mat(
-            coord,
-            nlist,
-            atype,
-            self.mean[:, :width],
-            self.stddev[:, :width],
-            self.e_rcut if edges else self.a_rcut,
-            self.e_rcut_smth if edges else self.a_rcut_smth,
-            protection=self.env_protection,
-            use_exp_switch=self.use_exp_switch,
-        )
-        return matrix, diff, switch.squeeze(-1).masked_fill(nlist == -1, 0.0)
+    def _switch(self, length: torch.Tensor, smooth: float, rcut: float) -> torch.Tensor:
+        """Return the switch function of distances."""
+        function = compute_exp_sw if self.use_exp_switch else compute_smooth_weight
+        return function(length, smooth, rcut)
 
-    def _check_selection(
-        self,
-        nnei: int,
-        mask: torch.Tensor,
-        near: torch.Tensor,
-        coord: torch.Tensor,
-        atype: torch.Tensor,
-    ) -> None:
-        """Raise if the selection leaves out a neighbour within a cutoff."""
-        found = int(near.sum(-1).max()) if near.numel() else 0
+    def _check_angles(self, centre: torch.Tensor) -> None:
+        """Raise if the selection leaves out a neighbour within the angles' cutoff."""
+        found = int(torch.bincount(centre).max()) if len(centre) else 0
         if found > self.a_sel:
             raise UserError(_too_many("a_sel", self.a_sel, found, self.a_rcut))
-        if mask.shape[2] < nnei:
+
+    def _check_edges(self, mask: torch.Tensor, coord: torch.Tensor, atype: torch.Tensor) -> None:
+        """Raise if the selection leaves out a neighbour within the edges' cutoff."""
+        if not mask[:, :, -1].any():
             return
         # The list is full: has the search left neighbours out?
         nloc = mask.shape[1]
@@ -207,9 +197,15 @@ class FastRepflows(DescrptBlockRepflows):
 
 @dataclass
 class _Graph:
-    """A batch: its edges and angles, what the network starts from, and how sums are scaled."""
+    """A batch: its edges and angles, what the network starts from, and how sums are scaled.
+
+    ``near`` are the edges within the angles' cutoff, between which angles lie, and ``centre`` the
+    atoms at which these start.
+    """
 
     edges: Rows
+    near: torch.Tensor
+    centre: torch.Tensor
     angles: Rows
     edge_input: torch.Tensor
     angle_input: torch.Tensor
@@ -266,9 +262,13 @@ def _layer(
         new_node = update(new_node, source, net.matrix, net.bias, residual, function)
     if new_edge is None:
         return new_node, edge, angle
-    to_edge, new_angle = _angle_message(layer, function, graph, node, edge, angle, angles=angles)
-    net = layer.edge_angle_linear2
-    new_edge = update(new_edge, to_edge, net.matrix, net.bias, layer.e_residual[1], function)
+    near = edge.index_select(0, graph.near)
+    to_near, new_angle = _angle_message(layer, function, graph, node, near, angle, angles=angles)
+    # Edges without angles are updated by the activated bias, all alike.
+    net, residual = layer.edge_angle_linear2, layer.e_residual[1]
+    near = new_edge.index_select(0, graph.near)
+    near = update(near, to_near, net.matrix, net.bias, residual, function)
+    new_edge = (new_edge + residual * function(net.bias)).index_copy(0, graph.near, near)
     return new_node, new_edge, angle if new_angle is None else new_angle
 
 
@@ -323,7 +323,7 @@ def _angle_message(
     )
     # The angle's atom acts on all its edges alike: added there, before the gather to angles.
     centre = torch.addmm(_and_zeros(bias), node, _and_zeros(of_node))
-    centre = centre.index_select(0, graph.edges.first)
+    centre = centre.index_select(0, graph.centre)
     return message(
         angle,
         own,
@@ -358,48 +358,37 @@ def _dense(vectors: torch.Tensor, edges: Rows, nframes: int, nloc: int) -> torch
     return dense.reshape(nframes, 3 * nloc, nloc)
 
 
-def _edges(mask: torch.Tensor, ends: torch.Tensor) -> Rows:
-    """Return the edges of a batch: the atoms at which they start and end."""
-    natoms = mask.shape[0] * mask.shape[1]
-    counts = mask.sum(-1).reshape(-1)
-    starts = torch.arange(natoms, device=mask.device).repeat_interleave(counts)
+def _edges(start: torch.Tensor, end: torch.Tensor, natoms: int) -> Rows:
+    """Return the edges of a batch from the atoms at which they start (sorted) and end."""
     return Rows(
-        first=starts,
-        second=ends,
-        first_offsets=_offsets(counts),
-        by_second=torch.argsort(ends, stable=True),
-        second_offsets=_offsets(torch.bincount(ends, minlength=natoms)),
+        first=start,
+        second=end,
+        first_offsets=_offsets(torch.bincount(start, minlength=natoms)),
+        by_second=torch.argsort(end, stable=True),
+        second_offsets=_offsets(torch.bincount(end, minlength=natoms)),
     )
 
 
-def _angles(mask: torch.Tensor, near: torch.Tensor, pair: torch.Tensor) -> Rows:
-    """Return the angles of a batch: the edges ij and ik that they lie between.
+def _angles(centre: torch.Tensor, natoms: int) -> Rows:
+    """Return the angles of a batch: the near edges ij and ik that they lie between.
 
-    Every pair of near edges of an atom makes two angles, (j, k) and (k, j), and each edge one with
+    Every two near edges of an atom make two angles, (j, k) and (k, j), and each edge one with
     itself. So the angles sorted by ik are the mirror images of those sorted by ij.
     """
-    width = near.shape[2]
-    number = torch.zeros(mask.shape, dtype=torch.long, device=mask.device)
-    number[mask] = torch.arange(int(mask.sum()), device=mask.device)
-    number = number[:, :, :width]
-    first = number[:, :, :, None].expand(pair.shape)[pair]
-    second = number[:, :, None, :].expand(pair.shape)[pair]
-    place = torch.zeros(pair.shape, dtype=torch.long, device=mask.device)
-    place[pair] = torch.arange(len(first), device=mask.device)
-    counts = torch.zeros(mask.shape, dtype=torch.long, device=mask.device)
-    counts[:, :, :width] = near * near.sum(-1, keepdim=True)
-    offsets = _offsets(counts[mask])
-    return Rows(first, second, offsets, place.transpose(2, 3)[pair], offsets)
+    number = torch.arange(len(centre), device=centre.device)
+    counts = torch.bincount(centre, minlength=natoms)
+    first_edge = _offsets(counts)[:-1].index_select(0, centre)  # of the same atom
+    counts = counts.index_select(0, centre)
+    offsets = _offsets(counts)
+    first = number.repeat_interleave(counts)
+    here = torch.arange(len(first), device=centre.device) - offsets.index_select(0, first)
+    second = first_edge.index_select(0, first) + here
+    mirror = offsets.index_select(0, second) + (first - first_edge.index_select(0, first))
+    return Rows(first, second, offsets, mirror, offsets)
 
 
 def _offsets(counts: torch.Tensor) -> torch.Tensor:
     return torch.nn.functional.pad(torch.cumsum(counts, 0), (1, 0))
-
-
-def _width(mask: torch.Tensor) -> int:
-    """Return how much of the last axis of a mask is used, at least 1."""
-    used = torch.nonzero(mask.reshape(-1, mask.shape[-1]).any(0))
-    return int(used[-1]) + 1 if len(used) else 1
 
 
 def _too_many(name: str, selected: int, found: int, rcut: float) -> str:
