@@ -7,52 +7,26 @@ neighbours there are, edges and angles that no output depends on, gathers that t
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from deepmd import __version__ as deepmd_version
-from deepmd.pt.model.descriptor.dpa3 import DescrptDPA3
-from deepmd.pt.model.descriptor.repflow_layer import RepFlowLayer
-from deepmd.pt.model.descriptor.repflows import DescrptBlockRepflows
-from deepmd.pt.utils.preprocess import compute_exp_sw, compute_smooth_weight
 
 from deepmd_mft.backbones.activations import Activation, activation
 from deepmd_mft.backbones.message import message
 from deepmd_mft.backbones.rows import Rows
 from deepmd_mft.backbones.symmetrize import project
 from deepmd_mft.backbones.update import update
+from deepmd_mft.bridge.dpa3 import (
+    DescrptBlockRepflows,
+    DescrptDPA3,
+    RepFlowLayer,
+    compute_exp_sw,
+    compute_smooth_weight,
+)
 from deepmd_mft.errors import UserError
 
 #: Setting this environment variable to 0 leaves deepmd-kit's own code in place.
 SWITCH = "DP_MFT_FAST"
-#: Releases of deepmd-kit whose DPA-3 was compared with this one.
-TESTED = ("3.2.0",)
-
-
-def why_not(descriptor: Any) -> str:
-    """Return why a descriptor cannot be sped up; empty if it can."""
-    if os.environ.get(SWITCH, "1") == "0":
-        return f"{SWITCH}=0"
-    if not isinstance(descriptor, DescrptDPA3):
-        return f"{type(descriptor).__name__} is no DPA-3"
-    if deepmd_version not in TESTED:
-        return f"deepmd-kit {deepmd_version} was not compared with (tested: {', '.join(TESTED)})"
-    block = descriptor.repflows
-    needed = {
-        "use_dynamic_sel": (block.use_dynamic_sel, True),
-        "sequential_update": (block.sequential_update, False),
-        "n_multi_edge_message": (block.n_multi_edge_message, 1),
-        "update_style": (block.update_style, "res_residual"),
-        "update_angle": (block.update_angle, True),
-    }
-    for name, (value, covered) in needed.items():
-        if value != covered:
-            return f"{name} {value} is not covered"
-    if activation(block.activation_function) is None:
-        return f"activation_function {block.activation_function} is not covered"
-    return ""
 
 
 def speed_up(descriptor: DescrptDPA3, *, equivariant: bool = True) -> None:
@@ -61,7 +35,7 @@ def speed_up(descriptor: DescrptDPA3, *, equivariant: bool = True) -> None:
     Parameters
     ----------
     descriptor : DescrptDPA3
-        One for which :func:`why_not` is empty.
+        One that :func:`deepmd_mft.backbones.switch.why_not` has nothing against.
     equivariant : bool
         Whether the head uses the rotation matrix or the edges. If not, the last layer's edges and
         angles are not computed, and the descriptor returns None for them.

@@ -32,6 +32,26 @@ def complete_losses(complete: Callable[[dict[str, Any], Any], dict[str, Any]]) -
     training.get_loss = get_loss
 
 
+def change_models(change: Callable[[list[Any]], None]) -> None:
+    """Call ``change`` with the models of a training as soon as the trainer has built them.
+
+    Parameters
+    ----------
+    change : callable
+        Takes the models of all branches, before they share parameters and load a checkpoint.
+    """
+    training: Any = importlib.import_module("deepmd.pt.train.training")
+    deepmd_build = training.get_model_for_wrapper
+
+    @functools.wraps(deepmd_build)
+    def build(*args: Any, **kwargs: Any) -> Any:
+        built = deepmd_build(*args, **kwargs)
+        change(list(built.values()) if isinstance(built, dict) else [built])
+        return built
+
+    training.get_model_for_wrapper = build
+
+
 class StatisticsSample(list):
     """What deepmd-kit packs for statistics, and the data that it was drawn from.
 

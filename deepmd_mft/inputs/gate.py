@@ -55,9 +55,17 @@ def check_command(args: argparse.Namespace) -> None:
         return
     read_frames_without_threads()
     sort_elements_by_table()
+    _speed_up()
     if int(os.environ.get("RANK", "0")) != 0:
         return
     check_all(config, given, Findings(stop=True))
+
+
+def _speed_up() -> None:
+    from deepmd_mft.backbones.switch import speed_up_models  # noqa: PLC0415  (loads torch models)
+    from deepmd_mft.bridge.training import change_models  # noqa: PLC0415
+
+    change_models(speed_up_models)
 
 
 CHECKPOINTS = ("finetune", "init_model", "restart")

@@ -1,5 +1,6 @@
 """What is wrapped in deepmd-kit's trainer: get_loss, and the sampling of data for statistics."""
 
+import copy
 import inspect
 
 import numpy as np
@@ -10,10 +11,10 @@ from deepmd.pt.train import training
 from deepmd.pt.utils.dataloader import DpLoaderSet
 from deepmd.pt.utils.lmdb_dataset import LmdbDataset
 
-from deepmd_mft.bridge.training import all_batches
+from deepmd_mft.bridge.training import all_batches, change_models
 from deepmd_mft.errors import UserError
 from deepmd_mft.training.losses import MFTPropertyLoss
-from tests.helpers.dp import TYPE_MAP
+from tests.helpers.dp import DESCRIPTOR, ENERGY_NET, TYPE_MAP
 from tests.helpers.labels import gaps, write_lmdb, write_npy
 from tests.helpers.models import NETS, build_head, build_property
 
@@ -124,3 +125,16 @@ def test_frames_that_are_not_trained_on_do_not_count(tmp_path):
 
 def test_a_sample_packed_elsewhere_is_taken_as_it_is():
     assert list(all_batches([{"gap": 1}])) == [{"gap": 1}]
+
+
+def test_models_are_changed_before_they_share_and_load(monkeypatch):
+    source = inspect.getsource(training.Trainer.__init__)
+    built, shared = "self.model = get_model_for_wrapper(", "self.wrapper.share_params("
+    assert 0 < source.index(built) < source.index(shared)
+    monkeypatch.setattr(training, "get_model_for_wrapper", training.get_model_for_wrapper)
+    seen = []
+    change_models(seen.extend)
+    params = {"type_map": TYPE_MAP, "descriptor": DESCRIPTOR, "fitting_net": ENERGY_NET}
+    one = training.get_model_for_wrapper(copy.deepcopy(params))
+    two = training.get_model_for_wrapper({"model_dict": {"a": copy.deepcopy(params)}})
+    assert seen == [one, two["a"]]

@@ -1,0 +1,174 @@
+"""What any descriptor that stands in for another has to pass: the same numbers, the same file.
+
+A case is a descriptor's JSON and a function that puts the stand-in in place in a model.
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from deepmd.pt.model.model import get_model
+from deepmd.pt.utils import env
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import nn
+
+TYPE_MAP = ["H", "C", "O"]
+#: Largest difference, in units of the largest value, by precision of the descriptor.
+TOLERANCE = {"float64": 1e-12, "float32": 1e-5}
+
+
+@dataclass
+class Case:
+    """A descriptor, and frames that it is to be compared on."""
+
+    descriptor: dict[str, Any]
+    put_in_place: Callable[[nn.Module], None]
+    periodic: bool = False
+    natoms: int = 11
+
+    def models(self) -> tuple[nn.Module, nn.Module]:
+        """Return deepmd-kit's model, and the same with the stand-in."""
+        net = {"neuron": [8, 8], "precision": self.descriptor["precision"], "seed": 1}
+        params = {"type_map": TYPE_MAP, "descriptor": self.descriptor, "fitting_net": net}
+        native = get_model(copy.deepcopy(params)).to(env.DEVICE)
+        # Other values than the initial ones, most of which are equal for all columns.
+        generator = torch.Generator().manual_seed(3)
+        with torch.no_grad():
+            for parameter in native.parameters():
+                noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+                parameter += 0.1 * noise.to(parameter)
+        ours = copy.deepcopy(native)
+        self.put_in_place(ours)
+        return native, ours
+
+    def frames(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """Return coordinates, types and cells of three frames: one padded, one with a lone atom."""
+        generator = torch.Generator().manual_seed(7)
+        coord = 6.0 * torch.rand(3, self.natoms, 3, generator=generator, dtype=torch.float64)
+        atype = torch.randint(0, len(TYPE_MAP), (3, self.natoms), generator=generator)
+        atype[0, -3:] = -1
+        coord[1, 0] += 40.0
+        box = None
+        if self.periodic:
+            box = 6.5 * torch.eye(3, dtype=torch.float64).reshape(1, 9).repeat(3, 1)
+            box[1, 3] = 1.3
+            box = box.to(env.DEVICE)
+        return coord.to(env.DEVICE), atype.to(env.DEVICE), box
+
+
+def assert_same_training(case: Case) -> None:
+    """Energies, forces, virials, and the gradient of a loss on them, are deepmd-kit's."""
+    native, ours = case.models()
+    tolerance = TOLERANCE[case.descriptor["precision"]]
+    expected, found = (_gradients(model, *case.frames()) for model in (native, ours))
+    assert expected.keys() == found.keys()
+    for name, value in expected.items():
+        _assert_close(value, found[name], tolerance, name)
+    assert any(".layers." in name for name, value in expected.items() if value is not None)
+
+
+def assert_same_single_backward(case: Case) -> None:
+    """The gradient of the energies in the parameters is deepmd-kit's: a property has no forces."""
+    native, ours = case.models()
+    coord, atype, box = case.frames()
+    for model in (native, ours):
+        descriptor = _describe(model, coord, atype, box)
+        torch.cos(torch.arange(descriptor.numel())).to(descriptor).dot(
+            descriptor.reshape(-1)
+        ).backward()
+    for (name, expected), (_, found) in zip(
+        native.named_parameters(), ours.named_parameters(), strict=True
+    ):
+        _assert_close(expected.grad, found.grad, TOLERANCE[case.descriptor["precision"]], name)
+
+
+def assert_same_file(case: Case) -> None:
+    """The state is deepmd-kit's by name and shape, and each takes the other's."""
+    native, ours = case.models()
+    state = ours.state_dict()
+    assert {k: v.shape for k, v in native.state_dict().items()} == {
+        k: v.shape for k, v in state.items()
+    }
+    for parameter in native.parameters():
+        parameter.data.zero_()
+    native.load_state_dict(state)
+    expected = native(*case.frames())
+    _assert_close(expected["energy"], ours(*case.frames())["energy"], 1e-5, "energy")
+    assert native.serialize() is not None
+    assert ours.serialize().keys() == native.serialize().keys()
+
+
+def assert_freezes(case: Case) -> None:
+    """deepmd-kit's own TorchScript of the trained state gives the stand-in's numbers."""
+    native, ours = case.models()
+    native.load_state_dict(ours.state_dict())
+    # `dp --pt freeze` builds the model anew with this set, so that it can be scripted.
+    use_jit, env.CUSTOM_OP_USE_JIT = env.CUSTOM_OP_USE_JIT, False
+    try:
+        scripted = get_model(
+            copy.deepcopy(
+                {
+                    "type_map": TYPE_MAP,
+                    "descriptor": case.descriptor,
+                    "fitting_net": {
+                        "neuron": [8, 8],
+                        "precision": case.descriptor["precision"],
+                        "seed": 1,
+                    },
+                }
+            )
+        )
+    finally:
+        env.CUSTOM_OP_USE_JIT = use_jit
+    scripted.load_state_dict(ours.state_dict())
+    buffer = io.BytesIO()
+    torch.jit.save(torch.jit.script(scripted), buffer)
+    buffer.seek(0)
+    frozen = torch.jit.load(buffer, map_location=env.DEVICE)
+    expected, found = frozen(*case.frames()), ours(*case.frames())
+    tolerance = TOLERANCE[case.descriptor["precision"]]
+    for name in ("energy", "force"):
+        _assert_close(expected[name], found[name], tolerance, name)
+
+
+def _gradients(
+    model: nn.Module, coord: torch.Tensor, atype: torch.Tensor, box: torch.Tensor | None
+) -> dict[str, torch.Tensor | None]:
+    output = model(coord.clone().requires_grad_(True), atype, box)
+    force = output["force"]
+    pattern = torch.cos(torch.arange(force.numel())).to(force).reshape(force.shape)
+    loss = output["energy"].square().sum() + (force * pattern).sum() + force.square().sum()
+    found = {name: output[name].detach() for name in ("energy", "force")}
+    if box is not None:
+        loss = loss + output["virial"].square().sum()
+        found["virial"] = output["virial"].detach()
+    loss.backward()
+    return {**found, **{name: p.grad for name, p in model.named_parameters()}}
+
+
+def _describe(
+    model: nn.Module, coord: torch.Tensor, atype: torch.Tensor, box: torch.Tensor | None
+) -> torch.Tensor:
+    seen: list[torch.Tensor] = []
+    hook = model.get_descriptor().register_forward_hook(lambda _, __, out: seen.append(out[0]))
+    model(coord, atype, box)
+    hook.remove()
+    return seen[0]
+
+
+def _assert_close(
+    expected: torch.Tensor | None, found: torch.Tensor | None, tolerance: float, name: str
+) -> None:
+    assert (expected is None) == (found is None), name
+    if expected is None or found is None:
+        return
+    scale = float(expected.detach().abs().max())
+    assert torch.isfinite(expected).all(), name
+    assert float((expected - found).detach().abs().max()) <= tolerance * scale + 1e-30, name
