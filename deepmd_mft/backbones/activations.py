@@ -48,18 +48,22 @@ class Tanh(Activation):
     """The hyperbolic tangent; its value is kept."""
 
     def keep(self, pre: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Return tanh."""
         return (tanh(pre),)
 
     def value(self, kept: tuple[torch.Tensor, ...]) -> torch.Tensor:
+        """Return f."""
         return kept[0]
 
     def first(self, kept: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return f and f'."""
         (value,) = kept
         return value, _one_minus_square(value)
 
     def second(
         self, kept: tuple[torch.Tensor, ...]
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return f, f' and f''."""
         value, slope = self.first(kept)
         return value, slope, torch.mul(value, slope).mul_(-2)
 
@@ -68,25 +72,29 @@ class Silu(Activation):
     """x / (1 + exp(-x)); its argument and sigmoid are kept."""
 
     def keep(self, pre: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Return what is kept of the argument."""
         return pre, torch.sigmoid(pre)
 
     def value(self, kept: tuple[torch.Tensor, ...]) -> torch.Tensor:
+        """Return f."""
         return torch.mul(kept[0], kept[1])
 
     def first(self, kept: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return f and f'."""
         pre, sigmoid = kept[:2]
         value = torch.mul(pre, sigmoid)
-        # sigmoid + value * (1 - sigmoid)
+        # The slope is value times one minus sigmoid, plus sigmoid.
         return value, torch.addcmul(sigmoid, torch.rsub(sigmoid, 1), value)
 
     def second(
         self, kept: tuple[torch.Tensor, ...]
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return f, f' and f''."""
         pre, sigmoid = kept[:2]
         value = torch.mul(pre, sigmoid)
         rest = torch.rsub(sigmoid, 1)
         slope = torch.addcmul(sigmoid, rest, value)
-        # sigmoid * (1 - sigmoid) * (2 + pre - 2 * value)
+        # The curvature is sigmoid times one minus sigmoid, times 2 + pre - 2 value.
         curvature = torch.sub(pre, value, alpha=2).add_(2).mul_(rest.mul_(sigmoid))
         return value, slope, curvature
 
@@ -107,14 +115,17 @@ class Silut(Silu):
         self.offset = threshold * sigmoid
 
     def keep(self, pre: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Return what is kept of the argument."""
         return (*super().keep(pre), at_least(pre, self.threshold))
 
     def value(self, kept: tuple[torch.Tensor, ...]) -> torch.Tensor:
+        """Return f."""
         value = super().value(kept)
         self._replace(kept, value)
         return value
 
     def first(self, kept: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return f and f'."""
         value, slope = super().first(kept)
         self._replace(kept, value, slope)
         return value, slope
@@ -122,6 +133,7 @@ class Silut(Silu):
     def second(
         self, kept: tuple[torch.Tensor, ...]
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return f, f' and f''."""
         value, slope, curvature = super().second(kept)
         self._replace(kept, value, slope, curvature)
         return value, slope, curvature
@@ -147,16 +159,17 @@ class Silut(Silu):
                 curvature.view(-1).index_copy_(0, where, tail_slope)
 
 
-def activation(name: str) -> Activation | None:
-    """Return the activation function of a deepmd-kit name, or None if it is not covered."""
+def is_covered(name: str) -> bool:
+    """Whether deepmd-kit's activation function of this name is among those above."""
+    return name.lower().partition(":")[0] in ("tanh", "silu", "silut", "custom_silu")
+
+
+def activation(name: str) -> Activation:
+    """Return the activation function of a deepmd-kit name, one that :func:`is_covered`."""
     kind, _, threshold = name.lower().partition(":")
     if kind == "tanh":
         return Tanh()
-    if kind == "silu":
-        return Silu()
-    if kind in ("silut", "custom_silu"):
-        return Silut(float(threshold or 3.0))
-    return None
+    return Silu() if kind == "silu" else Silut(float(threshold or 3.0))
 
 
 def tanh(pre: torch.Tensor) -> torch.Tensor:

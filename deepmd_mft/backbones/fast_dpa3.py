@@ -8,6 +8,7 @@ neighbours there are, edges and angles that no output depends on, gathers that t
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -56,8 +57,8 @@ class FastRepflows(DescrptBlockRepflows):
         nlist: torch.Tensor,
         extended_coord: torch.Tensor,
         extended_atype: torch.Tensor,
-        extended_atype_embd: torch.Tensor | None = None,
-        mapping: torch.Tensor | None = None,
+        extended_atype_embd: Any = None,  # a tensor, as the mapping unless there is a comm_dict
+        mapping: Any = None,
         comm_dict: dict[str, torch.Tensor] | None = None,
     ) -> tuple[torch.Tensor | None, ...]:
         """Compute what deepmd-kit's own ``forward`` computes; see there."""

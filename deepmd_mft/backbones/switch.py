@@ -6,7 +6,7 @@ import logging
 import os
 from typing import TYPE_CHECKING, Any
 
-from deepmd_mft.backbones.activations import activation
+from deepmd_mft.backbones.activations import is_covered
 from deepmd_mft.backbones.fast_dpa3 import SWITCH, speed_up
 from deepmd_mft.backbones.memory import keep_memory
 from deepmd_mft.bridge.dpa3 import DescrptDPA3, InvarFitting, deepmd_version
@@ -44,7 +44,7 @@ def why_not(descriptor: Any) -> str:
     for name, covered in needed.items():
         if getattr(block, name) != covered:
             return f"{name}: {getattr(block, name)} is not covered (only {covered} is)"
-    if activation(block.activation_function) is None:
+    if not is_covered(block.activation_function):
         return f"activation_function {block.activation_function} is not covered"
     return ""
 

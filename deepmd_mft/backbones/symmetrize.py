@@ -52,7 +52,7 @@ class _ProjectBackward(torch.autograd.Function):
         table: torch.Tensor,
         grad: torch.Tensor,
         rows: Rows,
-        vectors_wanted: bool,  # noqa: FBT001  (apply takes no keywords)
+        vectors_wanted: bool,
     ) -> Any:
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(vectors, table, grad)
@@ -61,9 +61,7 @@ class _ProjectBackward(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(
-        ctx: Any, ct_vectors: torch.Tensor | None, ct_table: torch.Tensor | None
-    ) -> Any:
+    def backward(ctx: Any, ct_vectors: torch.Tensor | None, ct_table: torch.Tensor | None) -> Any:
         vectors, table, grad = ctx.saved_tensors
         rows = ctx.rows
         new_vectors = new_table = new_grad = None

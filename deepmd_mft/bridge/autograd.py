@@ -6,14 +6,15 @@ from typing import Any
 
 import torch
 
-_will_execute = getattr(torch._C, "_will_engine_execute_node", None)  # noqa: SLF001
+_will_execute = getattr(torch._C, "_will_engine_execute_node", None)
 
 
 def is_wanted(ctx: Any, number: int) -> bool:
     """Whether the backward pass that is running needs the gradient of an input.
 
     ``ctx.needs_input_grad`` says only whether the input is differentiable. Forces are derivatives
-    in the coordinates alone: the gradients of the weights, a third of the work, are not wanted then.
+    in the coordinates alone: the gradients of the weights, a third of the work, are not wanted
+    then.
 
     Parameters
     ----------

@@ -43,7 +43,7 @@ class Case:
         with torch.no_grad():
             for parameter in native.parameters():
                 noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
-                parameter += 0.1 * noise.to(parameter)
+                parameter.add_(0.1 * noise.to(parameter))
         ours = copy.deepcopy(native)
         self.put_in_place(ours)
         return native, ours
