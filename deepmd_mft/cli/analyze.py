@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deepmd_mft.errors import UserError
+from deepmd_mft.errors import UserError, missing_package
 
 if TYPE_CHECKING:
     import argparse
@@ -44,7 +44,7 @@ def _require(module: str, package: str) -> None:
     from importlib.util import find_spec  # noqa: PLC0415
 
     if find_spec(module) is None:
-        raise UserError(f"this needs {package}: pip install 'deepmd-mft[analysis]'")
+        raise missing_package(f"this needs {package}", "analysis")
 
 
 _MODEL = "NAME=FILE or NAME=FILE:BRANCH, a .pt checkpoint"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
+from deepmd_mft.data.check import RCUT
 from deepmd_mft.data.convert import convert
 from deepmd_mft.data.readers import READERS, PropertySpec, ReadOptions, open_source
 from deepmd_mft.files.staging import check_folder
@@ -39,11 +41,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--energy-key", help="info key of the energy, if ase does not know it")
     add("--force-key", help="arrays key of the forces, if ase does not know them")
     add("--id-key", help="column or info key of the structures' names")
-    add("--structure-column", help="table: column of structure files")
+    add("--structure-column", help="table: column of structure files, or of CIF contents")
     add("--smiles-column", help="table: column of SMILES; geometries are made by RDKit")
+    add("--frame", choices=["first", "last"], help="table: which of several structures in a file")
+    add(
+        "--jobs",
+        type=int,
+        default=os.cpu_count() or 1,
+        help="processes that make geometries from SMILES (default: one per core)",
+    )
     add("--level", help="level of theory, where a file holds several (ANI-1x)")
     add("--exclude", type=Path, help="QM9: uncharacterized.txt, molecules to leave out")
     add("--keep-nan", action="store_true", help="keep structures whose target is NaN")
+    add(
+        "--rcut",
+        type=float,
+        default=RCUT,
+        help="vacuum that partly periodic structures need along open directions (default 6 A)",
+    )
     add("--strict", action="store_true", help="stop at the first bad structure, skip none")
     add("--limit", type=int, help="stop after this many structures of the source")
     add("--overwrite", action="store_true", help="replace an existing folder")
@@ -65,6 +80,7 @@ def run(args: argparse.Namespace) -> int:
         type_map=args.type_map.split(",") if args.type_map else None,
         only=args.only,
         keep_nan=args.keep_nan,
+        rcut=args.rcut,
         strict=args.strict,
         limit=args.limit,
         overwrite=args.overwrite,

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deepmd_mft.errors import UserError
+from deepmd_mft.errors import UserError, missing_package
 
 if TYPE_CHECKING:
     import argparse
@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
         import jinja2  # noqa: F401, PLC0415
         import matplotlib as mpl  # noqa: F401, PLC0415
     except ImportError as error:
-        raise UserError(f"{error}; install them: pip install 'deepmd-mft[report]'") from None
+        raise missing_package(f"{error}", "report") from None
     from deepmd_mft.report.page import write_report  # noqa: PLC0415
     from deepmd_mft.report.runs import load_run, unlike_seeds  # noqa: PLC0415
 

@@ -1,24 +1,54 @@
-"""Checks that every configuration passes on its way into a data set."""
+"""The rules that every structure passes on its way into a data set, whatever its reader."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field, replace
+
 import numpy as np
 
+from deepmd_mft.data.electrons import electron_remarks
 from deepmd_mft.data.frames import Frames, Skipped
+from deepmd_mft.errors import UserError
+from deepmd_mft.structures.cells import left_handed, right_handed
+from deepmd_mft.structures.elements import ELEMENTS
 
-__all__ = ["MIN_DISTANCE", "check_frames"]
+__all__ = ["MIN_DISTANCE", "RCUT", "Checked", "check_frames"]
 
 #: Two atoms closer than this (in Angstrom) lie on top of each other; H2 has 0.74.
 MIN_DISTANCE = 0.3
 #: A cell of less volume per atom (in cubic Angstrom) is no cell; diamond has 5.7.
 MIN_VOLUME = 0.1
+#: Cutoff of DPA-3's published models, in Angstrom.
+RCUT = 6.0
 
+# A site of this occupancy is full: a CIF may say 0.9999.
+_FULL = 1.0 - 1e-3
 # Atom pairs looked at in one go, so that a batch needs some tens of megabytes.
 _PAIRS = 1_000_000
+_NEVER_MISSING = {"energy", "force", "virial"}
 
 
-def check_frames(frames: Frames, *, allow_nan: bool = False) -> tuple[Frames, list[Skipped]]:
-    """Take out the configurations that would spoil a training.
+@dataclass
+class Checked:
+    """Outcome of :func:`check_frames`.
+
+    Parameters
+    ----------
+    frames : Frames, optional
+        What is left, if anything, with right-handed cells.
+    skipped : list of Skipped
+        What was taken out, each with its reason.
+    remarks : dict of str to list of str
+        What a user should know about frames that are left: their names by remark.
+    """
+
+    frames: Frames | None
+    skipped: list[Skipped]
+    remarks: dict[str, list[str]] = field(default_factory=dict)
+
+
+def check_frames(frames: Frames, *, allow_nan: bool = False, rcut: float = RCUT) -> Checked:
+    """Take out the structures that would spoil a training, and put right what can be.
 
     Parameters
     ----------
@@ -27,14 +57,63 @@ def check_frames(frames: Frames, *, allow_nan: bool = False) -> tuple[Frames, li
     allow_nan : bool
         Keep NaN targets, for a loss that masks them. Coordinates, energies and forces
         must be finite all the same.
+    rcut : float
+        Vacuum (in Angstrom) that a partly periodic structure needs along its open directions.
 
-    Returns
-    -------
-    good : Frames
-        What is left.
-    skipped : list of Skipped
-        What was taken out, each with its reason.
+    Raises
+    ------
+    UserError
+        If arrays do not fit together: the file is not what its reader takes it for.
     """
+    require_shapes(frames)
+    reason = _unsuitable(frames)
+    if reason:
+        return Checked(None, [Skipped(name, reason) for name in frames.ids])
+    reasons = _reasons(frames, allow_nan=allow_nan, rcut=rcut)
+    keep = np.array([i not in reasons for i in range(len(frames))], dtype=bool)
+    skipped = [Skipped(frames.ids[i], reason) for i, reason in sorted(reasons.items())]
+    if not keep.any():
+        return Checked(None, skipped)
+    return _put_right(frames if keep.all() else frames.select(keep), skipped, rcut)
+
+
+def require_shapes(frames: Frames) -> None:
+    """Refuse arrays that do not belong together."""
+    nf, nloc = len(frames), len(frames.numbers)
+    expected = {"coordinates": (nf, nloc, 3), "energy": (nf,), "force": (nf, nloc, 3)}
+    expected |= {"cells": (nf, 3, 3), "virial": (nf, 3, 3), "names": (nf,)}
+    arrays = {"coordinates": frames.coords, "names": np.empty(len(frames.ids)), **frames.labels}
+    if frames.cells is not None:
+        arrays["cells"] = frames.cells
+    for name, array in arrays.items():
+        shape = expected.get(name, (nf, *array.shape[1:]))
+        if array.shape != shape:
+            raise UserError(
+                f"{frames.ids[0] if frames.ids else 'structure'}: {name} of shape "
+                f"{_times(array.shape)}, but {_times(shape)} belongs to {nf} structures of "
+                f"{nloc} atoms; is the file damaged?"
+            )
+
+
+def _times(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))
+
+
+def _unsuitable(frames: Frames) -> str:
+    """Why none of these frames can be used, or an empty string."""
+    if not len(frames.numbers):
+        return "no atoms"
+    if (frames.numbers == 0).any():
+        return "dummy atoms (X, *, atomic number 0)"
+    if (frames.numbers < 0).any() or (frames.numbers > len(ELEMENTS)).any():
+        return f"an atomic number that is not from 1 to {len(ELEMENTS)}"
+    if not frames.occupancy >= _FULL:
+        return "sites with partial occupation"
+    return ""
+
+
+def _reasons(frames: Frames, *, allow_nan: bool, rcut: float) -> dict[int, str]:
+    """Reason by frame number for those that cannot be used."""
     reasons: dict[int, str] = {}
 
     def blame(bad: np.ndarray, reason: str) -> None:
@@ -43,54 +122,94 @@ def check_frames(frames: Frames, *, allow_nan: bool = False) -> tuple[Frames, li
 
     blame(~_finite(frames.coords), "coordinates are not finite")
     for name, value in frames.labels.items():
-        if not (allow_nan and name not in {"energy", "force", "virial"}):
+        if not (allow_nan and name not in _NEVER_MISSING):
             blame(~_finite(value), f"{name} is NaN or infinite")
-    fractional = None
     if frames.cells is not None:
-        volume = np.abs(np.linalg.det(np.nan_to_num(frames.cells)))
+        blame(~_finite(frames.cells), "the cell is not finite")
+        if not all(frames.pbc):
+            text = f"partly periodic with at most {rcut:g} A of vacuum along an open direction"
+            blame(~(_vacuum(frames) > rcut), text)
+        volume = np.abs(np.linalg.det(np.nan_to_num(frames.cells, posinf=0.0, neginf=0.0)))
         blame(volume < MIN_VOLUME * len(frames.numbers), "the cell has no volume")
-        fractional = frames.cells
     sound = np.array([i not in reasons for i in range(len(frames))], dtype=bool)
     if sound.any():
         close = np.zeros(len(frames), dtype=bool)
-        cells = None if fractional is None else fractional[sound]
+        cells = None if frames.cells is None else frames.cells[sound]
         close[sound] = _overlapping(frames.coords[sound], cells)
         blame(close, f"two atoms are closer than {MIN_DISTANCE} A")
-    if not reasons:
-        return frames, []
-    keep = np.array([i not in reasons for i in range(len(frames))], dtype=bool)
-    skipped = [Skipped(frames.ids[i], reason) for i, reason in sorted(reasons.items())]
-    return frames.select(keep), skipped
+    return reasons
+
+
+def _put_right(frames: Frames, skipped: list[Skipped], rcut: float) -> Checked:
+    """Make cells right-handed and collect the remarks."""
+    remarks = dict.fromkeys([*frames.remarks, *electron_remarks(frames)], frames.ids)
+    if frames.cells is not None:
+        if not all(frames.pbc):
+            text = f"partly periodic with more than {rcut:g} A of vacuum, written as periodic"
+            remarks[text] = frames.ids
+        turned = left_handed(frames.cells)
+        if turned.any():
+            ids = [name for name, left in zip(frames.ids, turned, strict=True) if left]
+            remarks["made right-handed (cell vectors negated: the same lattice)"] = ids
+            frames = replace(frames, cells=right_handed(frames.cells))
+    return Checked(frames, skipped, remarks)
 
 
 def _finite(value: np.ndarray) -> np.ndarray:
     return np.asarray(np.isfinite(value.reshape(len(value), -1)).all(axis=1))
 
 
+def _vacuum(frames: Frames) -> np.ndarray:
+    """Smallest vacuum along an open direction, in Angstrom, shape ``nf``.
+
+    It is the height of the cell over the face of the other two cell vectors, less what the
+    atoms take up of it. Images along that direction are at least so far away.
+    """
+    assert frames.cells is not None  # noqa: S101 - asked of periodic structures only
+    cells = np.nan_to_num(frames.cells, posinf=0.0, neginf=0.0)
+    coords = np.nan_to_num(frames.coords, posinf=0.0, neginf=0.0)
+    vacuum = np.full(len(frames), np.inf)
+    for k in np.flatnonzero(~np.array(frames.pbc)):
+        normal = np.cross(cells[:, (k + 1) % 3], cells[:, (k + 2) % 3])
+        area = np.linalg.norm(normal, axis=1)
+        normal /= np.where(area > 0, area, np.inf)[:, None]
+        height = np.abs(np.einsum("fx,fx->f", cells[:, k], normal))
+        taken = np.ptp(np.einsum("fix,fx->fi", coords, normal), axis=1)
+        vacuum = np.minimum(vacuum, height - taken)
+    return vacuum
+
+
 def _overlapping(coords: np.ndarray, cells: np.ndarray | None) -> np.ndarray:
     """Whether two atoms coincide, shape ``nf``.
 
     The nearest periodic image is taken in fractional coordinates, which is exact for the
-    tiny distances that are asked about here.
+    tiny distances that are asked about here. Atoms are taken in blocks of rows of the
+    distance matrix, so that the memory is bounded for large structures too.
     """
     nf, nloc, _ = coords.shape
     found = np.zeros(nf, dtype=bool)
-    step = max(1, _PAIRS // nloc**2)
-    upper = np.triu_indices(nloc, k=1)
+    step, rows = max(1, _PAIRS // nloc**2), max(1, _PAIRS // nloc)
     for start in range(0, nf, step):
         part = slice(start, start + step)
-        if cells is None:
-            # |a - b|^2 as one matrix product; about the centre it loses no digits.
-            centred = coords[part] - coords[part].mean(axis=1, keepdims=True)
-            norms = np.einsum("fix,fix->fi", centred, centred)
-            square = norms[:, :, None] + norms[:, None, :]
-            square -= 2.0 * centred @ centred.transpose(0, 2, 1)
-            square[:, np.arange(nloc), np.arange(nloc)] = np.inf
-            found[part] = square.reshape(len(square), -1).min(axis=1) < MIN_DISTANCE**2
-        else:
-            vectors = coords[part][:, upper[0]] - coords[part][:, upper[1]]
-            fractions = vectors @ np.linalg.inv(cells[part])
-            vectors = (fractions - np.round(fractions)) @ cells[part]
-            square = np.einsum("fpx,fpx->fp", vectors, vectors)
-            found[part] = (square < MIN_DISTANCE**2).any(axis=1)
+        for first in range(0, nloc, rows):
+            square = _squares(coords[part], None if cells is None else cells[part], first, rows)
+            here = np.arange(square.shape[1])
+            square[:, here, first + here] = np.inf
+            found[part] |= square.reshape(len(square), -1).min(axis=1) < MIN_DISTANCE**2
     return found
+
+
+def _squares(coords: np.ndarray, cells: np.ndarray | None, first: int, rows: int) -> np.ndarray:
+    """Squared distances from ``rows`` atoms to all, shape ``nf x rows x nloc``."""
+    if cells is None:
+        # |a - b|^2 as one matrix product; about the centre it loses no digits.
+        centred = coords - coords.mean(axis=1, keepdims=True)
+        norms = np.einsum("fix,fix->fi", centred, centred)
+        block = slice(first, first + rows)
+        square = norms[:, block, None] + norms[:, None, :]
+        return np.asarray(square - 2.0 * centred[:, block] @ centred.transpose(0, 2, 1))
+    fractions = coords @ np.linalg.inv(cells)
+    between = fractions[:, first : first + rows, None] - fractions[:, None]
+    between -= np.round(between)
+    vectors = between @ cells[:, None]
+    return np.asarray(np.einsum("fijx,fijx->fij", vectors, vectors))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from tqdm import tqdm
 
-from deepmd_mft.data.check import check_frames
+from deepmd_mft.data.check import RCUT, Checked, check_frames
 from deepmd_mft.data.frames import Frames, Skipped
 from deepmd_mft.data.summary import Summary
 from deepmd_mft.data.writers import open_writer
@@ -32,6 +33,7 @@ def convert(
     type_map: list[str] | None = None,
     only: str = "all",
     keep_nan: bool = False,
+    rcut: float = RCUT,
     strict: bool = False,
     limit: int | None = None,
     overwrite: bool = False,
@@ -51,10 +53,12 @@ def convert(
         ``all``, ``periodic`` or ``molecular``.
     keep_nan : bool
         Keep structures with NaN targets.
+    rcut : float
+        Vacuum (in Angstrom) that partly periodic structures need along open directions.
     strict : bool
         Stop at the first structure that would be skipped.
     limit : int, optional
-        Stop after this many configurations of the source.
+        Stop after this many structures of the source.
     overwrite : bool
         Replace an existing folder that a conversion wrote.
     progress : bool
@@ -72,15 +76,16 @@ def convert(
         tqdm(total=total, unit=" structures", disable=not progress, mininterval=0.5) as bar,
     ):
         for item, first in _positions(source, limit):
-            good, bad = _sift(item, only=only, keep_nan=keep_nan)
-            for skipped in bad:
+            checked = _sift(item, only=only, keep_nan=keep_nan, rcut=rcut)
+            for skipped in checked.skipped:
                 if strict:
                     raise UserError(f"{skipped.id}: {skipped.reason} (--strict stops at the first)")
                 summary.skip(skipped)
-            if good is not None and len(good) and isinstance(item, Frames):
-                position = {name: first + i for i, name in enumerate(item.ids)}
-                writer.add(good, [position[name] for name in good.ids])
-                summary.add(good)
+            if checked.frames is not None:
+                writer.add(checked.frames, _source_rows(item, checked.frames, first))
+                summary.add(checked.frames)
+                for text, ids in checked.remarks.items():
+                    summary.remark(text, ids)
             bar.update(first - bar.n)
         if not summary.structures:
             files = ", ".join(str(path) for path in source.files)
@@ -95,21 +100,29 @@ def _positions(source: Source, limit: int | None) -> Iterator[tuple[Frames | Ski
     for item in source.frames:
         if limit is not None and seen >= limit:
             return
+        if isinstance(item, Frames) and limit is not None and seen + len(item) > limit:
+            yield item.select(np.arange(len(item)) < limit - seen), seen
+            return
         yield item, seen
         seen += len(item) if isinstance(item, Frames) else 1
 
 
-def _sift(
-    item: Frames | Skipped, *, only: str, keep_nan: bool
-) -> tuple[Frames | None, list[Skipped]]:
+def _source_rows(item: Frames | Skipped, kept: Frames, first: int) -> list[int]:
+    """Rows in the source of the frames that were kept of ``item``."""
+    names = item.ids if isinstance(item, Frames) else []
+    position = {name: first + i for i, name in enumerate(names)}
+    return [position[name] for name in kept.ids]
+
+
+def _sift(item: Frames | Skipped, *, only: str, keep_nan: bool, rcut: float) -> Checked:
     """Divide into what is written and what is not."""
     if isinstance(item, Skipped):
-        return None, [item]
+        return Checked(None, [item])
     kind = "molecular" if item.cells is None else "periodic"
     if only not in ("all", kind):
         reason = f"{kind}, and --only {only} was asked for"
-        return None, [Skipped(name, reason) for name in item.ids]
-    return check_frames(item, allow_nan=keep_nan)
+        return Checked(None, [Skipped(name, reason) for name in item.ids])
+    return check_frames(item, allow_nan=keep_nan, rcut=rcut)
 
 
 def _record(source: Source, summary: Summary) -> dict[str, Any]:

@@ -7,7 +7,7 @@ that no step holds a whole data set in memory.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ FORCE_FIELD_UNITS = {"energy": "eV", "force": "eV/A", "virial": "eV"}
 
 @dataclass
 class Frames:
-    """One or more configurations of the same list of atoms.
+    """One or more structures of the same list of atoms.
 
     Parameters
     ----------
@@ -39,11 +39,20 @@ class Frames:
         ``virial`` (eV, ``nf x 3 x 3``, deepmd-kit's sign: minus stress times volume) and
         properties by name (``nf x dim``, in the unit that ``Source.units`` names).
     ids : list of str
-        One name a configuration, unique in the source.
+        One name per structure, unique in the source.
     smiles : str
         SMILES of the molecule, or empty.
     group : str
         What must never be divided between training and test; empty for ``smiles``.
+    pbc : tuple of bool
+        Along which cell vectors the structure repeats; without cells it means nothing.
+    occupancy : float
+        The largest share that one element has of a site, at the site where it is smallest:
+        below 1 the structure is disordered.
+    charge : float, optional
+        Total charge in elementary charges, where the source states it.
+    remarks : list of str
+        What a user should know about these frames; each is counted in the summary.
     """
 
     numbers: np.ndarray
@@ -53,26 +62,28 @@ class Frames:
     cells: np.ndarray | None = None
     smiles: str = ""
     group: str = ""
+    pbc: tuple[bool, bool, bool] = (True, True, True)
+    occupancy: float = 1.0
+    charge: float | None = None
+    remarks: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.coords)
 
     def select(self, keep: np.ndarray) -> Frames:
         """Return the frames where the boolean mask ``keep`` (shape ``nf``) is true."""
-        return Frames(
-            numbers=self.numbers,
+        return replace(
+            self,
             coords=self.coords[keep],
             labels={name: value[keep] for name, value in self.labels.items()},
             ids=[i for i, kept in zip(self.ids, keep, strict=True) if kept],
             cells=None if self.cells is None else self.cells[keep],
-            smiles=self.smiles,
-            group=self.group,
         )
 
 
 @dataclass
 class Skipped:
-    """A configuration that was left out, and why."""
+    """A structure that was left out, and why."""
 
     id: str
     reason: str
@@ -93,7 +104,7 @@ class Source:
     frames : iterator of Frames or Skipped
         The content, in the order of the files.
     total : int, optional
-        How many configurations to expect, for the progress bar.
+        How many structures to expect, for the progress bar.
     notes : list of str
         What a user should know about this source (level of theory, how the geometry
         was made).

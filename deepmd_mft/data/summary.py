@@ -15,8 +15,34 @@ if TYPE_CHECKING:
 
 __all__ = ["Summary"]
 
-# Names kept as examples for each reason why something was skipped.
+# Names kept as examples for each reason why something was skipped, and for each remark.
 _EXAMPLES = 3
+
+
+class _Named:
+    """Structures counted under a text, with the names of the first ones."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+        self._examples: dict[str, list[str]] = {}
+
+    def add(self, text: str, ids: list[str]) -> None:
+        self._counts[text] += len(ids)
+        examples = self._examples.setdefault(text, [])
+        examples.extend(ids[: _EXAMPLES - len(examples)])
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            text: {"structures": n, "examples": self._examples[text]}
+            for text, n in self._counts.most_common()
+        }
+
+    def lines(self) -> list[str]:
+        return [
+            f"{n:,}: {text} ({', '.join(self._examples[text])}"
+            f"{', ...' if n > len(self._examples[text]) else ''})"
+            for text, n in self._counts.most_common()
+        ]
 
 
 class Summary:
@@ -36,8 +62,8 @@ class Summary:
         self.smallest, self.largest = 0, 0
         self._elements = np.zeros(len(ELEMENTS) + 1, dtype=np.int64)
         self._labels: dict[str, dict[str, float]] = {}
-        self._skipped: Counter[str] = Counter()
-        self._examples: dict[str, list[str]] = {}
+        self._skipped = _Named()
+        self._remarks = _Named()
 
     def add(self, frames: Frames) -> None:
         """Count one batch of frames."""
@@ -61,11 +87,12 @@ class Summary:
                 entry["sum"] += float(finite.sum())
 
     def skip(self, skipped: Skipped) -> None:
-        """Count one configuration that was left out."""
-        self._skipped[skipped.reason] += 1
-        examples = self._examples.setdefault(skipped.reason, [])
-        if len(examples) < _EXAMPLES:
-            examples.append(skipped.id)
+        """Count one structure that was left out."""
+        self._skipped.add(skipped.reason, [skipped.id])
+
+    def remark(self, remark: str, ids: list[str]) -> None:
+        """Count structures that were written and about which there is something to say."""
+        self._remarks.add(remark, ids)
 
     @property
     def labels(self) -> list[str]:
@@ -92,10 +119,8 @@ class Summary:
                 }
                 for name, entry in self._labels.items()
             },
-            "skipped": {
-                reason: {"structures": n, "examples": self._examples[reason]}
-                for reason, n in self._skipped.most_common()
-            },
+            "remarks": self._remarks.as_dict(),
+            "skipped": self._skipped.as_dict(),
         }
 
     def text(self) -> str:
@@ -106,7 +131,7 @@ class Summary:
         kinds += [f"{molecules:,} molecular"] if molecules else []
         lines = [
             f"  structures  {self.structures:,} ({', '.join(kinds) or 'none'})",
-            f"  atoms       {self.atoms:,}, {self.smallest} to {self.largest} a structure",
+            f"  atoms       {self.atoms:,}, {self.smallest} to {self.largest} per structure",
             f"  elements    {len(numbers['elements'])}: {' '.join(numbers['elements'])}",
         ]
         for name, entry in numbers["labels"].items():
@@ -117,10 +142,6 @@ class Summary:
             few = entry["structures"]
             count = "" if few == self.structures else f", in {few:,} structures"
             lines.append(f"  {name:<11} {values} {entry['unit']}{count}")
-        if not self._skipped:
-            lines.append("  skipped     nothing")
-        for reason, entry in numbers["skipped"].items():
-            examples = ", ".join(entry["examples"])
-            more = ", ..." if entry["structures"] > len(entry["examples"]) else ""
-            lines.append(f"  skipped     {entry['structures']:,}: {reason} ({examples}{more})")
+        lines += [f"  of these    {line}" for line in self._remarks.lines()]
+        lines += [f"  skipped     {line}" for line in self._skipped.lines() or ["nothing"]]
         return "\n".join(lines)

@@ -68,7 +68,7 @@ def test_matbench(tmp_path):
     assert source.units == {"n": "1"}
     assert frames[0].ids == ["mb-dielectric-1"]
     assert frames[0].cells.shape == (1, 3, 3)
-    assert frames[1].reason == "sites with partial occupation"
+    assert frames[1].occupancy == 0.5
     assert np.isnan(frames[2].labels["n"]).all()
 
 

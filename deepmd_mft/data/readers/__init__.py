@@ -6,12 +6,18 @@ import importlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from deepmd_mft.data.units import energy_factor
 from deepmd_mft.errors import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
-    from deepmd_mft.data.frames import Source
+    from numpy.typing import ArrayLike
+
+    from deepmd_mft.data.frames import Frames, Skipped, Source
 
 __all__ = ["READERS", "PropertySpec", "ReadOptions", "open_source"]
 
@@ -23,9 +29,13 @@ READERS = {
     "transition1x": "Transition-1x HDF5",
     "aselmdb": "ASE-LMDB of OMat24, OC20 and others (a file, or a folder of them)",
     "npz": "npz archives of R, F, E, z (MD17, rMD17, QM7-X)",
+    "cgcnn": "a folder of structure files with id_prop.csv or targets.csv (name, values)",
     "table": "CSV or Parquet with a column of structure files or of SMILES",
     "ase": "anything ase reads: extxyz, ASE db, cif, POSCAR, xyz, ... (or a folder of them)",
 }
+
+
+_CGCNN = ("id_prop.csv", "targets.csv")
 
 
 @dataclass(frozen=True)
@@ -47,7 +57,25 @@ class PropertySpec:
                 f"--property {text}: {name!r} cannot be a property's name; use letters, digits "
                 "and underscores"
             )
+        if name in {"force", "virial"}:
+            raise UserError(f"--property {text}: a {name} is no property; see --force-key")
         return cls(name, key.strip() or name, unit.strip())
+
+    @property
+    def units(self) -> dict[str, str]:
+        """The unit by name; an energy's is always eV and needs none."""
+        return {} if self.name == "energy" else {self.name: self.unit}
+
+    def label(self, value: ArrayLike) -> np.ndarray:
+        """Return one structure's value as :class:`~deepmd_mft.data.frames.Frames` keep it.
+
+        Shape ``1 x dim``; a property called ``energy`` is the force-field label, which
+        deepmd-kit wants in eV: shape ``1``.
+        """
+        array = np.asarray(value, dtype=np.float64)
+        if self.name == "energy":
+            return array.reshape(1) * energy_factor(self.unit)
+        return array.reshape(1, -1)
 
 
 @dataclass
@@ -72,6 +100,10 @@ class ReadOptions:
         Level of theory, where a file holds several.
     exclude : Path, optional
         QM9: list of molecules to leave out (``uncharacterized.txt``).
+    frame : str, optional
+        ``first`` or ``last``: which structure of a file that holds several a table's row means.
+    jobs : int
+        Processes that make geometries from SMILES.
     """
 
     properties: list[PropertySpec] = field(default_factory=list)
@@ -87,6 +119,18 @@ class ReadOptions:
     smiles_column: str | None = None
     level: str | None = None
     exclude: Path | None = None
+    frame: str | None = None
+    jobs: int = 1
+
+    @property
+    def units(self) -> dict[str, str]:
+        """Unit of every property asked for."""
+        return {name: unit for spec in self.properties for name, unit in spec.units.items()}
+
+    def refuse_properties(self, kind: str) -> None:
+        """Say that a source has none."""
+        if self.properties:
+            raise UserError(f"the {kind} reader takes energies and forces only, no --property")
 
     def select(self, known: dict[str, str]) -> list[PropertySpec]:
         """Properties to take from a source that names its own.
@@ -132,11 +176,38 @@ def open_source(path: Path, kind: str = "auto", options: ReadOptions | None = No
     """
     if not path.exists():
         raise UserError(f"{path} does not exist")
-    kind = guess(path) if kind == "auto" else kind
-    reader = {"ase": "ase_file", "transition1x": "ani1x"}.get(kind, kind)
-    module = importlib.import_module(f"deepmd_mft.data.readers.{reader}")
-    function = getattr(module, f"read_{kind}")
-    return function(path, options or ReadOptions())
+    try:
+        kind = guess(path) if kind == "auto" else kind
+        reader = {"ase": "ase_file", "transition1x": "ani1x"}.get(kind, kind)
+        module = importlib.import_module(f"deepmd_mft.data.readers.{reader}")
+        source: Source = getattr(module, f"read_{kind}")(path, options or ReadOptions())
+    except Exception as error:
+        raise _unreadable(path, error) from error
+    source.frames = _guarded(path, source.frames)
+    return source
+
+
+def _guarded(path: Path, frames: Iterator[Frames | Skipped]) -> Iterator[Frames | Skipped]:
+    """Yield what a reader yields; whatever a library raises becomes one message."""
+    last = ""
+    try:
+        for item in frames:
+            yield item
+            last = getattr(item, "id", "") or item.ids[-1]  # type: ignore[union-attr]
+    except Exception as error:
+        raise _unreadable(path, error, last) from error
+
+
+def _unreadable(path: Path, error: Exception, last: str = "") -> UserError:
+    if isinstance(error, UserError):
+        return error
+    after = f" after {last}" if last else ""
+    reason = f"{type(error).__name__}: {error}".rstrip(": ")
+    if isinstance(error, OSError) and error.strerror:
+        reason = f"{error.strerror} ({error.filename or path})"
+    if isinstance(error, MemoryError):
+        reason = "it needs more memory than there is"
+    return UserError(f"{path} cannot be read{after}: {reason}; is it damaged, or of another kind?")
 
 
 def guess(path: Path) -> str:
@@ -145,7 +216,11 @@ def guess(path: Path) -> str:
     if path.is_dir():
         if any(path.glob("*.aselmdb")):
             return "aselmdb"
+        if any((path / name).is_file() for name in _CGCNN):
+            return "cgcnn"
         return "qm9" if any(path.glob("qm9_part*.csv")) else "ase"
+    if name in _CGCNN:
+        return _guess_table(path)
     if name.endswith((".tar", ".tar.bz2", ".tar.gz")):
         return "qm9"
     if name.endswith(".csv"):
@@ -164,15 +239,22 @@ def guess(path: Path) -> str:
     return "ase"
 
 
+def _guess_table(path: Path) -> str:
+    """Tell CGCNN's table, which has no header, from any other."""
+    from deepmd_mft.data.readers.cgcnn import has_header  # noqa: PLC0415
+
+    return "table" if has_header(path) else "cgcnn"
+
+
 def _guess_hdf5(path: Path) -> str:
-    from deepmd_mft.data.readers.hdf5 import open_hdf5  # noqa: PLC0415
+    from deepmd_mft.data.readers.hdf5 import groups, open_hdf5  # noqa: PLC0415
 
     with open_hdf5(path) as handle:
         if "data" in handle or "train" in handle:
             return "transition1x"
-        first = next(iter(handle.values()), None)
-        if first is not None and "conformations" in first:
+        keys = next((set(group) for _, group in groups(handle)), set())
+        if "conformations" in keys:
             return "spice"
-        if first is not None and "coordinates" in first:
+        if "coordinates" in keys:
             return "ani1x"
     raise UserError(f"{path} is not laid out like SPICE, ANI-1x or Transition-1x; say --kind")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from deepmd_mft.data.frames import Frames, Skipped, Source
-from deepmd_mft.data.readers.hdf5 import open_hdf5
+from deepmd_mft.data.readers.hdf5 import group_of, groups, open_hdf5, read_array
 from deepmd_mft.data.units import HARTREE
 from deepmd_mft.errors import UserError
 
@@ -35,9 +35,11 @@ _T1X_LEVEL = "wB97x_6-31G(d)"
 
 def read_ani1x(path: Path, options: ReadOptions) -> Source:
     """Read one level of theory of ANI-1x (``options.level``, default ``wb97x_dz``)."""
+    options.refuse_properties("ani1x")
     level = options.level or "wb97x_dz"
     with open_hdf5(path) as handle:
-        keys = list(next(iter(handle.values()), {}))
+        _, first = next(groups(handle), ("", {}))
+        keys = list(first)
     if f"{level}.energy" not in keys:
         known = sorted(key.removesuffix(".energy") for key in keys if key.endswith(".energy"))
         raise UserError(f"{path}: no level {level!r}; there are {', '.join(known) or 'none'}")
@@ -46,9 +48,9 @@ def read_ani1x(path: Path, options: ReadOptions) -> Source:
 
 def _ani_frames(path: Path, level: str) -> Iterator[Frames | Skipped]:
     with open_hdf5(path) as handle:
-        for name, group in handle.items():
+        for name, group in groups(handle):
             labels = {"energy": f"{level}.energy", "force": f"{level}.forces"}
-            yield _block(path, name, group, "coordinates", labels, HARTREE)
+            yield _block(name, group, "coordinates", labels, HARTREE)
 
 
 def read_transition1x(path: Path, options: ReadOptions) -> Source:
@@ -56,6 +58,7 @@ def read_transition1x(path: Path, options: ReadOptions) -> Source:
 
     The frames of one reaction stay together in a split.
     """
+    options.refuse_properties("transition1x")
     part = options.level or "data"
     with open_hdf5(path) as handle:
         if part not in handle:
@@ -67,29 +70,24 @@ def read_transition1x(path: Path, options: ReadOptions) -> Source:
 def _t1x_frames(path: Path, part: str) -> Iterator[Frames | Skipped]:
     labels = {"energy": f"{_T1X_LEVEL}.energy", "force": f"{_T1X_LEVEL}.forces"}
     with open_hdf5(path) as handle:
-        for formula, reactions in handle[part].items():
-            for reaction, group in reactions.items():
-                yield _block(path, f"{formula}/{reaction}", group, "positions", labels, 1.0)
+        for formula, reactions in groups(group_of(handle, part)):
+            for reaction, group in groups(reactions):
+                yield _block(f"{formula}/{reaction}", group, "positions", labels, 1.0)
 
 
 def _block(
-    path: Path, name: str, group: h5py.Group, coords: str, labels: dict[str, str], energy: float
+    name: str, group: h5py.Group, coords: str, labels: dict[str, str], energy: float
 ) -> Frames | Skipped:
     """Read one group; ``energy`` is eV per unit of energy, lengths are in Angstrom."""
-    try:
-        positions = group[coords][()].astype(np.float64)
-        if not len(positions):
-            return Skipped(name, "no conformations")
-        return Frames(
-            numbers=group["atomic_numbers"][()].astype(np.int64),
-            coords=positions,
-            labels={
-                label: group[key][()].astype(np.float64) * energy
-                for label, key in labels.items()
-                if key in group
-            },
-            ids=[f"{name}/{i}" for i in range(len(positions))],
-            group=name,
-        )
-    except (KeyError, OSError) as error:
-        raise UserError(f"{path}, group {name!r}: {error}; is the file damaged?") from error
+    positions = read_array(group, coords)
+    if not len(positions):
+        return Skipped(name, "no conformations")
+    return Frames(
+        numbers=read_array(group, "atomic_numbers").astype(np.int64),
+        coords=positions,
+        labels={
+            label: read_array(group, key) * energy for label, key in labels.items() if key in group
+        },
+        ids=[f"{name}/{i}" for i in range(len(positions))],
+        group=name,
+    )

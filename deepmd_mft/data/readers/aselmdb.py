@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 __all__ = ["read_aselmdb"]
 
 _NEEDED = ("numbers", "positions", "cell", "pbc")
+# A structure of ten thousand atoms needs a megabyte; zlib can expand to any size.
+_LARGEST = 2**26
 _RESERVED = {b"nextid", b"metadata", b"deleted_ids"}
 
 
@@ -36,14 +38,17 @@ def read_aselmdb(path: Path, options: ReadOptions) -> Source:
     require_ase()
     options.require_units()
     files = sorted(path.glob("*.aselmdb")) if path.is_dir() else [path]
+    if not files:
+        raise UserError(f"{path} holds no *.aselmdb file")
     reader = AtomsReader(options)
     total = 0
     for file in files:
         with _open(file) as environment, environment.begin() as transaction:
             reserved = sum(transaction.get(key) is not None for key in _RESERVED)
             total += transaction.stat()["entries"] - reserved
-    units = {spec.name: spec.unit for spec in options.properties}
-    return Source("aselmdb", files, units, _frames(files, reader), total, notes=reader.notes)
+    return Source(
+        "aselmdb", files, options.units, _frames(files, reader), total, notes=reader.notes
+    )
 
 
 def _open(path: Path) -> lmdb.Environment:
@@ -65,28 +70,34 @@ def _open(path: Path) -> lmdb.Environment:
 def _frames(files: list[Path], reader: AtomsReader) -> Iterator[Frames]:
     for file in files:
         with _open(file) as environment, environment.begin() as transaction:
-            try:
-                last = json.loads(zlib.decompress(transaction.get(b"nextid") or _encoded(0)))
-                keys = [str(i).encode() for i in range(1, last)]
-                if not last:
-                    keys = [key for key, _ in transaction.cursor() if key not in _RESERVED]
-                for key in keys:
-                    record = transaction.get(key)
-                    if record is not None:
-                        yield _row(record, f"{file.name}:{key.decode()}", reader)
-            except (zlib.error, json.JSONDecodeError, lmdb.Error) as error:
-                raise UserError(f"{file}: damaged record ({error}); fetch it again") from error
+            keys = [key for key, _ in transaction.cursor() if key.isdigit()]
+            for key in sorted(keys, key=int):
+                place = f"{file.name}:{key.decode()}"
+                try:
+                    yield _row(transaction.get(key, b""), place, reader)
+                except UserError:
+                    raise
+                except Exception as error:
+                    # A foreign record can fail anywhere in ase.
+                    raise UserError(
+                        f"{place}: damaged record ({type(error).__name__}: {error}); is this an "
+                        "ASE-LMDB of atoms?"
+                    ) from error
 
 
-def _encoded(value: object) -> bytes:
-    return zlib.compress(json.dumps(value).encode())
+def _decompressed(record: bytes, place: str) -> bytes:
+    machine = zlib.decompressobj()
+    content = machine.decompress(record, _LARGEST)
+    if machine.unconsumed_tail:
+        raise UserError(f"{place}: more than {_LARGEST // 2**20} MB in one record")
+    return content
 
 
 def _row(record: bytes, place: str, reader: AtomsReader) -> Frames:
     from ase.db.row import AtomsRow  # noqa: PLC0415
     from ase.io.jsonio import object_hook  # noqa: PLC0415
 
-    content: dict[str, Any] = json.loads(zlib.decompress(record), object_hook=object_hook)
+    content: dict[str, Any] = json.loads(_decompressed(record, place), object_hook=object_hook)
     missing = [name for name in _NEEDED if name not in content]
     if missing:
         raise UserError(f"{place}: no {missing[0]!r}; is this an ASE-LMDB of atoms?")

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import gzip
-import json
 import re
 import zlib
 from typing import IO, TYPE_CHECKING, Any
 
+import ijson
 import numpy as np
 
-from deepmd_mft.data.frames import Frames, Skipped, Source
+from deepmd_mft.data.frames import Frames, Source
 from deepmd_mft.data.readers import PropertySpec
+from deepmd_mft.data.readers.values import number
 from deepmd_mft.errors import UserError
-from deepmd_mft.structures.elements import atomic_number
+from deepmd_mft.structures.elements import ELEMENTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,7 +38,12 @@ TARGETS = {
 #: ``e_form`` means two things.
 E_FORM = {"matbench_perovskites": "eV/unit cell", "matbench_mp_e_form": "eV/atom"}
 
-_CHUNK = 2**20
+# pymatgen's deuterium and tritium are hydrogen to a potential.
+_NUMBERS = {symbol: z for z, symbol in enumerate(ELEMENTS, start=1)} | {"D": 1, "T": 1}
+# A structure of some thousand sites needs a megabyte; JSON can hold anything.
+_LARGEST_ROW = 2**26
+_CHUNK = 2**16
+_END = object()
 
 
 def read_matbench(path: Path, options: ReadOptions) -> Source:
@@ -45,10 +51,7 @@ def read_matbench(path: Path, options: ReadOptions) -> Source:
 
     Names are MatBench's own, ``mb-dielectric-0001`` for the first of 4,764 rows.
     """
-    with _open(path) as handle:
-        head = _read_head(handle, path)
-        columns = _list_after(head, "columns", path)
-        index = _list_after(head, "index", path)
+    columns, total = _read_head(path)
     if "structure" not in columns or len(columns) != 2:
         raise UserError(
             f"{path}: columns {columns}; expected 'structure' and one target. MatBench's "
@@ -69,90 +72,121 @@ def read_matbench(path: Path, options: ReadOptions) -> Source:
             f"{path}: the unit of {column!r} is unknown; give --property {spec.name}={column}:UNIT"
         )
     prefix = "mb-" + task.removeprefix("matbench_").replace("_", "-")
-    width = len(str(len(index)))
-    frames = _frames(path, columns, spec, prefix, width)
-    return Source("matbench", [path], {spec.name: spec.unit}, frames, len(index))
+    names = (f"{prefix}-{i + 1:0{len(str(total))}d}" for i in range(total))
+    frames = _frames(path, columns, spec, names)
+    return Source("matbench", [path], spec.units, frames, total)
 
 
-def _open(path: Path) -> IO[str]:
-    if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8")
-    return path.open(encoding="utf-8")
+class _Bounded:
+    """A file for ijson that stops where one row would not end."""
+
+    def __init__(self, handle: IO[bytes], path: Path) -> None:
+        self._handle, self._path = handle, path
+        self.since_row = 0
+
+    def read(self, size: int) -> bytes:
+        """Read up to ``size`` bytes."""
+        self.since_row += size
+        if self.since_row > _LARGEST_ROW:
+            raise UserError(
+                f"{self._path}: one entry of more than {_LARGEST_ROW // 2**20} MB; is this a "
+                "MatBench JSON file?"
+            )
+        return self._handle.read(size)
+
+
+def _open(path: Path) -> Any:
+    return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
 
 
 def _damaged(path: Path, error: Exception, rows: int = 0) -> UserError:
+    ended = isinstance(error, (EOFError, zlib.error, ijson.IncompleteJSONError))
+    advice = "an interrupted download leaves such a file: fetch it again"
+    reason = " ".join(str(error).split())
     return UserError(
-        f"{path} ends or is damaged after {rows:,} rows ({error}); an interrupted download "
-        "leaves such a file: fetch it again"
+        f"{path} ends or is damaged after {rows:,} rows ({reason}); "
+        f"{advice if ended else 'JSON has no NaN and no infinity, write null'}"
     )
 
 
-def _read_head(handle: IO[str], path: Path) -> str:
-    """Read the text before the rows: ``{"index": [...], "columns": [...], "data": [``."""
-    head = ""
+def _read_head(path: Path) -> tuple[list[str], int]:
+    """Read the columns and the number of rows, which stand before the rows."""
+    columns: list[str] = []
+    total = 0
+    known: set[str] = set()
     try:
-        while '"data"' not in head:
-            chunk = handle.read(_CHUNK)
-            if not chunk:
-                raise UserError(f'{path}: no "data" key; is this a MatBench JSON file?')
-            head += chunk
-    except (EOFError, OSError, zlib.error) as error:
+        with _open(path) as handle:
+            source = _Bounded(handle, path)
+            for place, _, value in ijson.parse(source, buf_size=_CHUNK):
+                known.add(place)
+                if place == "data":
+                    break
+                if place == "columns.item":
+                    columns.append(str(value))
+                if place == "index.item":
+                    total += 1
+                    source.since_row = 0
+    except (EOFError, OSError, zlib.error, ijson.JSONError) as error:
         raise _damaged(path, error) from error
-    return head
-
-
-def _list_after(head: str, key: str, path: Path) -> list[Any]:
-    place = head.find(f'"{key}"')
-    start = head.find("[", place)
-    if place < 0 or start < 0 or place > head.find('"data"'):
-        raise UserError(f'{path}: no "{key}" before "data"; is this a MatBench JSON file?')
-    value, _ = json.JSONDecoder().raw_decode(head, start)
-    return list(value)
+    for key in ("data", "columns", "index"):
+        if key not in known:
+            where = "" if key == "data" else ' before "data"'
+            raise UserError(
+                f'{path}: no "{key}"{where}; is this a MatBench JSON file? (ase JSON: --kind ase)'
+            )
+    return columns, total
 
 
 def _rows(path: Path) -> Iterator[list[Any]]:
     """Decode ``data`` row by row, so that 2 GB of JSON never stand in memory."""
-    decoder = json.JSONDecoder()
     done = 0
     with _open(path) as handle:
-        text = _read_head(handle, path)
-        text = text[text.index("[", text.index('"data"')) + 1 :]
-        start = 0
+        source = _Bounded(handle, path)
+        rows = ijson.items(source, "data.item", buf_size=_CHUNK, use_float=True)
         while True:
-            start = re.compile(r"[\s,]*").match(text, start).end()  # type: ignore[union-attr]
             try:
-                if text[start] == "]":
-                    return
-                row, start = decoder.raw_decode(text, start)
-            except (IndexError, json.JSONDecodeError) as unfinished:
-                try:
-                    chunk = handle.read(_CHUNK)
-                except (EOFError, OSError, zlib.error) as error:
-                    raise _damaged(path, error, done) from error
-                if not chunk:
-                    raise _damaged(path, unfinished, done) from unfinished
-                text, start = text[start:] + chunk, 0
-            else:
-                done += 1
-                yield row
+                row: Any = next(rows, _END)
+            except (EOFError, OSError, zlib.error, ijson.JSONError) as error:
+                raise _damaged(path, error, done) from error
+            if row is _END:
+                return
+            done += 1
+            source.since_row = 0
+            yield row if isinstance(row, list) else [row]
 
 
 def _frames(
-    path: Path, columns: list[str], spec: PropertySpec, prefix: str, width: int
-) -> Iterator[Frames | Skipped]:
+    path: Path, columns: list[str], spec: PropertySpec, names: Iterator[str]
+) -> Iterator[Frames]:
     structure, target = columns.index("structure"), columns.index(spec.key)
-    for i, row in enumerate(_rows(path)):
-        name = f"{prefix}-{i + 1:0{width}d}"
-        sites = row[structure]["sites"]
-        species = [site["species"] for site in sites]
-        if any(len(kinds) != 1 or kinds[0]["occu"] != 1 for kinds in species):
-            yield Skipped(name, "sites with partial occupation")
-            continue
-        value = row[target]
-        yield Frames(
-            numbers=np.array([atomic_number(kinds[0]["element"]) for kinds in species]),
-            coords=np.array([[site["xyz"] for site in sites]], dtype=np.float64),
-            cells=np.array([row[structure]["lattice"]["matrix"]], dtype=np.float64),
-            labels={spec.name: np.array([[np.nan if value is None else float(value)]])},
-            ids=[name],
-        )
+    for i, row in enumerate(_rows(path), start=1):
+        name = next(names, None)
+        if name is None:
+            raise UserError(f"{path}: row {i} has no entry in the index; is the file damaged?")
+        try:
+            yield _crystal(row[structure], spec.label(number(row[target])), name, spec)
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            raise UserError(
+                f"{path}, row {i}: not a structure and a number as MatBench has them "
+                f"({type(error).__name__}: {error})"
+            ) from error
+    missing = next(names, None)
+    if missing is not None:
+        raise UserError(f"{path}: no row for {missing} of the index; is the file damaged?")
+
+
+def _crystal(structure: dict[str, Any], label: np.ndarray, name: str, spec: PropertySpec) -> Frames:
+    """Read pymatgen's dictionary; the check leaves out disorder and dummy species."""
+    sites = structure["sites"]
+    species = [sorted(site["species"], key=lambda kind: -kind["occu"]) for site in sites]
+    pbc = structure["lattice"].get("pbc", (True, True, True))
+    return Frames(
+        numbers=np.array([_NUMBERS.get(kinds[0]["element"], 0) for kinds in species], dtype=int),
+        coords=np.array([site["xyz"] for site in sites], dtype=np.float64).reshape(1, -1, 3),
+        cells=np.array([structure["lattice"]["matrix"]], dtype=np.float64),
+        labels={spec.name: label},
+        ids=[name],
+        pbc=(bool(pbc[0]), bool(pbc[1]), bool(pbc[2])),
+        occupancy=min((kinds[0]["occu"] for kinds in species), default=1.0),
+        charge=structure.get("charge"),
+    )

@@ -6,13 +6,16 @@ Two forms: the original ``dsgdb9nsd.xyz.tar.bz2``, and the CSV files of the PyPI
 
 from __future__ import annotations
 
-import csv
+import lzma
 import tarfile
+import zlib
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from deepmd_mft.data.frames import Frames, Skipped, Source
+from deepmd_mft.data.readers.csv_file import csv_rows, require_header
+from deepmd_mft.data.readers.values import number
 from deepmd_mft.errors import UserError
 from deepmd_mft.structures.elements import atomic_number
 
@@ -59,6 +62,9 @@ _COLUMNS = {
     "GibbsFreeEnergy_298K_au": "g298",
     "Heatcapacity_Cv_cal_mol_K": "cv",
 }
+_EXCLUDED = "listed as uncharacterised"
+# A molecule of 29 atoms needs 3 kB; a tar archive can claim any size.
+_LARGEST = 2**20
 _UNBRACKET = str.maketrans("[]", "  ")
 _UNQUOTE = str.maketrans("", "", "[]' \"")
 
@@ -66,7 +72,7 @@ _UNQUOTE = str.maketrans("", "", "[]' \"")
 def read_qm9(path: Path, options: ReadOptions) -> Source:
     """Read QM9 from the tar archive, a CSV file or the folder of the three CSV files."""
     specs = options.select(UNITS)
-    units = {spec.name: spec.unit for spec in specs}
+    units = {name: unit for spec in specs for name, unit in spec.units.items()}
     excluded = _excluded(options.exclude) if options.exclude else set()
     if path.is_dir() or path.suffix == ".csv":
         files = sorted(path.glob("qm9_part*.csv")) if path.is_dir() else [path]
@@ -85,7 +91,7 @@ def _count_rows(path: Path) -> int:
 
 def _excluded(path: Path) -> set[int]:
     """Numbers of the molecules in ``uncharacterized.txt``: the first word of its table."""
-    words = (line.split() for line in path.read_text().splitlines())
+    words = (line.split() for line in path.read_text(errors="replace").splitlines())
     return {int(line[0]) for line in words if line and line[0].isdigit()}
 
 
@@ -93,43 +99,44 @@ def _from_csv(
     files: list[Path], specs: list[PropertySpec], excluded: set[int]
 ) -> Iterator[Frames | Skipped]:
     for file in files:
-        with file.open(newline="", encoding="utf-8") as handle:
-            table = csv.reader(handle)
-            header = next(table, [])
-            place = {_COLUMNS.get(name, name): i for i, name in enumerate(header)}
-            wanted = ["Index", "SMILES", "Elements", "XYZ_Ang", *(s.key for s in specs)]
-            missing = [name for name in wanted if name not in place]
-            if missing:
-                raise UserError(f"{file}: no column {missing[0]!r}; is this a qm9pack CSV file?")
-            index, smiles, elements, xyz, *columns = (place[name] for name in wanted)
-            for row in table:
-                try:
-                    number = int(row[index])
-                    name = f"gdb_{number}"
-                    if number in excluded:
-                        yield Skipped(name, "listed as uncharacterised")
-                        continue
-                    symbols = row[elements].translate(_UNQUOTE).split(",")
-                    flat = np.fromstring(row[xyz].translate(_UNBRACKET), sep=",")
-                    yield Frames(
-                        numbers=np.array([atomic_number(s) for s in symbols]),
-                        coords=flat.reshape(1, len(symbols), 3),
-                        labels={
-                            spec.name: np.array([[_number(row[column])]])
-                            for spec, column in zip(specs, columns, strict=True)
-                        },
-                        ids=[name],
-                        smiles=row[smiles],
-                    )
-                except (IndexError, ValueError) as error:
-                    raise UserError(
-                        f"{file}, line {table.line_num}: not a complete molecule ({error}); "
-                        "is the file truncated?"
-                    ) from error
+        rows = csv_rows(file)
+        _, header = next(rows, (0, []))
+        require_header(file, header)
+        place = {_COLUMNS.get(name, name): i for i, name in enumerate(header)}
+        wanted = ["Index", "SMILES", "Elements", "XYZ_Ang", *(s.key for s in specs)]
+        missing = [name for name in wanted if name not in place]
+        if missing:
+            raise UserError(f"{file}: no column {missing[0]!r}; is this a qm9pack CSV file?")
+        columns = [place[name] for name in wanted]
+        for line, row in rows:
+            yield _from_row(f"{file}, line {line}", row, columns, specs, excluded)
 
 
-def _number(text: str) -> float:
-    return float(text) if text else float("nan")
+def _from_row(
+    place: str, row: list[str], columns: list[int], specs: list[PropertySpec], excluded: set[int]
+) -> Frames | Skipped:
+    """Read index, SMILES, elements, positions and values as qm9pack writes them."""
+    try:
+        index, smiles, elements, xyz, *values = (row[column] for column in columns)
+        name = f"gdb_{int(index)}"
+        if int(index) in excluded:
+            return Skipped(name, _EXCLUDED)
+        symbols = elements.translate(_UNQUOTE).split(",")
+        flat = [float(text) for text in xyz.translate(_UNBRACKET).split(",")]
+        return Frames(
+            numbers=np.array([atomic_number(symbol) for symbol in symbols]),
+            coords=np.array(flat).reshape(1, len(symbols), 3),
+            labels={
+                spec.name: spec.label(number(value))
+                for spec, value in zip(specs, values, strict=True)
+            },
+            ids=[name],
+            smiles=smiles,
+        )
+    except (IndexError, ValueError) as error:
+        raise UserError(
+            f"{place}: not a complete molecule ({error}); is the file truncated?"
+        ) from error
 
 
 def _from_tar(
@@ -142,9 +149,13 @@ def _from_tar(
                 handle = archive.extractfile(member)
                 if handle is None or not member.name.endswith(".xyz"):
                     continue
-                yield _from_xyz(handle.read().decode(), member.name, specs, excluded)
+                if member.size > _LARGEST:
+                    raise UserError(
+                        f"{path}: {member.name} of {member.size:,} bytes is no molecule"
+                    )
+                yield _from_xyz(handle.read(), member.name, specs, excluded)
                 done += 1
-    except (tarfile.TarError, EOFError, OSError) as error:
+    except (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
         raise UserError(
@@ -154,25 +165,24 @@ def _from_tar(
 
 
 def _from_xyz(
-    text: str, name: str, specs: list[PropertySpec], excluded: set[int]
+    content: bytes, name: str, specs: list[PropertySpec], excluded: set[int]
 ) -> Frames | Skipped:
     """Read one ``dsgdb9nsd_*.xyz``: atoms, properties, coordinates, frequencies, SMILES."""
-    lines = text.replace("*^", "e").splitlines()
     try:
+        lines = content.decode().replace("*^", "e").splitlines()
         natoms = int(lines[0])
         words = lines[1].split()
-        number = int(words[1])
-        values = dict(zip(UNITS, (float(w) for w in words[2:17]), strict=True))
+        index = int(words[1])
+        if index in excluded:
+            return Skipped(f"gdb_{index}", _EXCLUDED)
+        values = dict(zip(UNITS, (number(word) for word in words[2:17]), strict=True))
         atoms = [line.split() for line in lines[2 : 2 + natoms]]
-        frames = Frames(
-            numbers=np.array([atomic_number(a[0]) for a in atoms]),
-            coords=np.array([[[float(x) for x in a[1:4]] for a in atoms]]),
-            labels={spec.name: np.array([[values[spec.key]]]) for spec in specs},
-            ids=[f"gdb_{number}"],
+        return Frames(
+            numbers=np.array([atomic_number(atom[0]) for atom in atoms]),
+            coords=np.array([[[float(x) for x in atom[1:4]] for atom in atoms]]),
+            labels={spec.name: spec.label(values[spec.key]) for spec in specs},
+            ids=[f"gdb_{index}"],
             smiles=lines[3 + natoms].split("\t")[0],
         )
     except (IndexError, ValueError) as error:
         raise UserError(f"{name}: not a QM9 molecule ({error})") from error
-    if number in excluded:
-        return Skipped(frames.ids[0], "listed as uncharacterised")
-    return frames

@@ -1,29 +1,63 @@
-"""A table (CSV or Parquet) with a column of structure files, or of SMILES."""
+"""A table (CSV or Parquet) with a column of structure files, of CIF contents, or of SMILES."""
 
 from __future__ import annotations
 
-import csv
-import gzip
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from deepmd_mft.data.frames import Frames, Skipped, Source
-from deepmd_mft.data.readers.ase_file import AtomsReader, iterate, require_ase
-from deepmd_mft.errors import UserError
+from deepmd_mft.data.readers.ase_file import (
+    NO_STRUCTURE,
+    AtomsReader,
+    iterate,
+    iterate_cif,
+    require_ase,
+)
+from deepmd_mft.data.readers.csv_file import csv_rows, require_header
+from deepmd_mft.data.readers.smiles import Molecule, from_smiles, require_rdkit
+from deepmd_mft.data.readers.values import number
+from deepmd_mft.errors import UserError, missing_package
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
+
+    import numpy as np
+    from ase import Atoms
 
     from deepmd_mft.data.readers import PropertySpec, ReadOptions
 
-__all__ = ["read_table"]
+__all__ = ["UNLABELLED", "Row", "from_files", "labels_of", "read_table"]
 
 _STRUCTURE_COLUMNS = ("structure", "structure_file", "file", "path", "cif")
 _SMILES_COLUMNS = ("smiles", "SMILES")
-# One conformer a molecule, the same every time.
-_SEED = 42
+#: Said of a set that no model can be trained on.
+UNLABELLED = "no --property was asked for: structures without a label, for prediction only"
+
+
+@dataclass
+class Row:
+    """One row of a table: its place for messages, its name, what it says.
+
+    Parameters
+    ----------
+    place : str
+        File and row.
+    name : str
+        Name of the structure.
+    labels : dict of str to np.ndarray
+        Properties by name.
+    structure : str or Path
+        Path of a structure file, or the content of a CIF file.
+    smiles : str
+        SMILES, or empty.
+    """
+
+    place: str
+    name: str
+    labels: dict[str, np.ndarray]
+    structure: str | Path = ""
+    smiles: str = ""
 
 
 def read_table(path: Path, options: ReadOptions) -> Source:
@@ -33,12 +67,9 @@ def read_table(path: Path, options: ReadOptions) -> Source:
     with MMFF94 (UFF where it has no parameters): a stand-in, marked as such in the notes.
     """
     options.require_units()
-    if not options.properties:
-        raise UserError(f"{path}: say which columns to take, --property NAME=COLUMN:UNIT")
     columns = _columns(path)
     for spec in options.properties:
-        if spec.key not in columns:
-            raise UserError(f"{path}: no column {spec.key!r}; there are {', '.join(columns)}")
+        _find(path, columns, spec.key, ())
     structure = _find(path, columns, options.structure_column, _STRUCTURE_COLUMNS)
     smiles = _find(path, columns, options.smiles_column, _SMILES_COLUMNS)
     if structure is None and smiles is None:
@@ -47,21 +78,31 @@ def read_table(path: Path, options: ReadOptions) -> Source:
             f"--structure-column or --smiles-column (there are {', '.join(columns)})"
         )
     id_key = _find(path, columns, options.id_key, ("id",))
-    units = {spec.name: spec.unit for spec in options.properties}
-    notes = []
+    rows = _rows(path, options.properties, id_key, structure, smiles)
+    notes = [] if options.properties else [UNLABELLED]
+    frames: Iterator[Frames | Skipped]
     if structure is None:
+        require_rdkit()
         notes.append("geometries generated from SMILES (RDKit ETKDGv3 + MMFF94), not measured")
-        frames = _from_smiles(path, str(smiles), id_key, options.properties)
+        molecules = (Molecule(row.name, row.smiles, row.labels) for row in rows)
+        frames = from_smiles(molecules, options.jobs)
     else:
         require_ase()
-        frames = _from_files(path, structure, smiles, id_key, options)
-    return Source("table", [path], units, frames, notes=notes)
+        frames = from_files(rows, path.parent, options)
+    return Source("table", [path], options.units, frames, notes=notes)
 
 
 def _columns(path: Path) -> list[str]:
     if path.suffix == ".parquet":
-        return list(_parquet(path).schema_arrow.names)
-    return next(iter(_csv_rows(path, header=True)), [])
+        names = [str(name) for name in _parquet(path).schema_arrow.names]
+    else:
+        names = _header(next(csv_rows(path), (0, []))[1])
+    require_header(path, names)
+    return [name for name in names if name]
+
+
+def _header(cells: list[str]) -> list[str]:
+    return [cell.strip() for cell in cells]
 
 
 def _find(path: Path, columns: list[str], asked: str | None, usual: tuple[str, ...]) -> str | None:
@@ -75,114 +116,130 @@ def _parquet(path: Path) -> Any:
         import pyarrow as pa  # noqa: PLC0415
         from pyarrow import parquet  # noqa: PLC0415
     except ImportError as error:
-        raise UserError("Parquet needs pyarrow: pip install 'deepmd-mft[data]'") from error
+        raise missing_package("Parquet needs pyarrow", "data") from error
     try:
         return parquet.ParquetFile(path)
-    except pa.ArrowInvalid as error:
+    except (pa.ArrowException, OSError) as error:
         raise UserError(f"{path}: not a complete Parquet file ({error})") from error
 
 
-def _csv_rows(path: Path, *, header: bool = False) -> Iterator[Any]:
-    opener = gzip.open if path.suffix == ".gz" else open
-    try:
-        with opener(path, "rt", newline="", encoding="utf-8") as handle:
-            table = csv.DictReader(handle)
-            if header:
-                yield list(table.fieldnames or [])
-                return
-            for row in table:
-                if None in row or None in row.values():
-                    raise UserError(f"{path}, line {table.line_num}: not as many fields as columns")
-                yield row
-    except EOFError as error:
-        raise UserError(f"{path} is truncated ({error}); fetch it again") from error
-
-
-def _rows(path: Path) -> Iterator[dict[str, Any]]:
+def _cells(path: Path, columns: list[str]) -> Iterator[dict[str, Any]]:
+    """Yield the columns asked for, row by row."""
     if path.suffix == ".parquet":
-        for batch in _parquet(path).iter_batches(batch_size=1000):
+        for batch in _parquet(path).iter_batches(batch_size=1000, columns=columns):
             yield from batch.to_pylist()
-    else:
-        yield from _csv_rows(path)
+        return
+    rows = csv_rows(path)
+    names = _header(next(rows)[1])
+    for line, cells in rows:
+        if len(cells) < len(names) or any(cell.strip() for cell in cells[len(names) :]):
+            raise UserError(
+                f"{path}, line {line}: not as many fields as columns ({len(cells)} of {len(names)})"
+            )
+        content = dict(zip(names, cells, strict=False))
+        yield {name: content[name] for name in columns}
 
 
-def _named_rows(path: Path, id_key: str | None) -> Iterator[tuple[int, str, dict[str, Any]]]:
-    """Yield row number (from 1), name and content; names must be unique."""
+def _rows(
+    path: Path,
+    specs: list[PropertySpec],
+    id_key: str | None,
+    structure: str | None,
+    smiles: str | None,
+) -> Iterator[Row]:
+    """Yield what a table says; names must be unique."""
+    columns = {name for name in (id_key, structure, smiles) if name} | {s.key for s in specs}
     seen: dict[str, int] = {}
-    for number, row in enumerate(_rows(path), start=1):
-        name = str(row[id_key]) if id_key else f"{path.name}:{number}"
+    for i, cells in enumerate(_cells(path, sorted(columns)), start=1):
+        place = f"{path}, row {i}"
+        name = f"{path.name}:{i}"
         if id_key:
+            name = _text(cells[id_key])
+            if not name:
+                raise UserError(f"{place}: no name in column {id_key!r}")
             if name in seen:
                 raise UserError(
-                    f"{path}: rows {seen[name]} and {number} are both called {name!r}; names "
-                    f"in column {id_key!r} must be unique"
+                    f"{path}: rows {seen[name]} and {i} are both called {name!r}; names in "
+                    f"column {id_key!r} must be unique"
                 )
-            seen[name] = number
-        yield number, name, row
+            seen[name] = i
+        labels = labels_of(cells, specs, place)
+        at = "" if structure is None else _text(cells[structure])
+        yield Row(place, name, labels, at, "" if smiles is None else _text(cells[smiles]))
 
 
-def _labels(row: dict[str, Any], specs: list[PropertySpec], place: str) -> dict[str, np.ndarray]:
-    labels = {}
-    for spec in specs:
-        value = row[spec.key]
-        try:
-            empty = value is None or value == ""
-            labels[spec.name] = np.array([[np.nan if empty else float(value)]])
-        except (TypeError, ValueError):
-            raise UserError(f"{place}: {spec.key} = {value!r} is not a number") from None
-    return labels
+def _text(value: object) -> str:
+    return "" if value is None else str(value).strip()
 
 
-def _from_files(
-    path: Path, structure: str, smiles: str | None, id_key: str | None, options: ReadOptions
+def labels_of(
+    cells: dict[str, Any], specs: list[PropertySpec], place: str
+) -> dict[str, np.ndarray]:
+    """Take the properties asked for from a row."""
+    return {spec.name: spec.label(_number(cells, spec.key, place)) for spec in specs}
+
+
+def _number(cells: dict[str, Any], key: str, place: str) -> float:
+    try:
+        return number(cells[key])
+    except ValueError as error:
+        raise UserError(f"{place}: {key} = {error}") from None
+
+
+def from_files(
+    rows: Iterable[Row], folder: Path, options: ReadOptions
 ) -> Iterator[Frames | Skipped]:
-    from dataclasses import replace  # noqa: PLC0415
-
+    """Yield the structure that each row means; paths are relative to ``folder``."""
     reader = AtomsReader(replace(options, properties=[], id_key=None))
-    for number, name, row in _named_rows(path, id_key):
-        place = f"{path}, row {number}"
-        file = path.parent / str(row[structure])
-        if not file.is_file():
-            raise UserError(
-                f"{place}: structure file {file} does not exist; correct column {structure!r} "
-                "or remove the row"
-            )
-        frames = reader.frames(next(iterate(file)), name)
-        frames.ids = [name]
-        frames.smiles = str(row[smiles]) if smiles else ""
-        frames.labels.update(_labels(row, options.properties, place))
+    for row in rows:
+        if not str(row.structure):
+            yield Skipped(row.name, "no structure in the row")
+            continue
+        try:
+            atoms = _one(_structures(row.structure, folder), options.frame)
+            frames = None if atoms is None else reader.frames(atoms, row.name)
+        except UserError as error:
+            raise UserError(f"{row.place}: {error}") from error
+        if frames is None:
+            yield Skipped(row.name, NO_STRUCTURE)
+            continue
+        frames.smiles = row.smiles or frames.smiles
+        frames.labels.update(row.labels)
         yield frames
 
 
-def _from_smiles(
-    path: Path, column: str, id_key: str | None, specs: list[PropertySpec]
-) -> Iterator[Frames | Skipped]:
+def _structures(structure: str | Path, folder: Path) -> Iterator[Atoms]:
+    """Read the file that a cell names, or the CIF that it holds."""
+    if isinstance(structure, str) and ("\n" in structure or "\r" in structure):
+        if "_cell_length_a" not in structure.lower():
+            raise UserError(
+                f"the cell holds text ({structure.splitlines()[0]!r:.60} ...) that is neither the "
+                "name of a structure file nor a CIF; write the structures to files"
+            )
+        return iterate_cif(structure, "the CIF in the table")
+    file = folder / structure
     try:
-        from rdkit import Chem, RDLogger  # noqa: PLC0415
-        from rdkit.Chem import AllChem  # noqa: PLC0415
-    except ImportError as error:
-        raise UserError("SMILES need RDKit: pip install 'deepmd-mft[data]'") from error
-    RDLogger.DisableLog("rdApp.*")
-    for number, name, row in _named_rows(path, id_key):
-        labels = _labels(row, specs, f"{path}, row {number}")
-        molecule = Chem.MolFromSmiles(row[column] or "")
-        if molecule is None or not molecule.GetNumAtoms():
-            yield Skipped(name, "RDKit cannot parse the SMILES")
-            continue
-        molecule = Chem.AddHs(molecule)
-        parameters = AllChem.ETKDGv3()
-        parameters.randomSeed = _SEED
-        if AllChem.EmbedMolecule(molecule, parameters) != 0:
-            yield Skipped(name, "RDKit finds no geometry for the SMILES")
-            continue
-        if AllChem.MMFFHasAllMoleculeParams(molecule):
-            AllChem.MMFFOptimizeMolecule(molecule)
-        else:
-            AllChem.UFFOptimizeMolecule(molecule)
-        yield Frames(
-            numbers=np.array([atom.GetAtomicNum() for atom in molecule.GetAtoms()]),
-            coords=molecule.GetConformer().GetPositions()[None],
-            labels=labels,
-            ids=[name],
-            smiles=row[column],
+        found = file.is_file()
+    except (OSError, ValueError) as error:
+        raise UserError(f"{str(structure)!r:.80} cannot be a file's name ({error})") from error
+    if not found:
+        raise UserError(
+            f"structure file {file} does not exist; correct the table or remove the row"
         )
+    return iterate(file)
+
+
+def _one(structures: Iterator[Atoms], frame: str | None) -> Atoms | None:
+    """Take the one structure of a file, or the first or last of several."""
+    last = first = next(structures, None)
+    if frame == "first" or first is None:
+        return first
+    more = 0
+    for more, last in enumerate(structures, start=1):  # noqa: B007
+        pass
+    if more and frame is None:
+        raise UserError(
+            f"the file holds {more + 1} structures and the table has one value; say which is "
+            "meant with --frame first or --frame last"
+        )
+    return last
