@@ -124,7 +124,7 @@ def test_a_column_of_cif_contents(tmp_path):
     assert numbers.tolist() == [11, 17]
     np.testing.assert_allclose(coords, [[0, 0, 0], [2.8, 2.8, 2.8]])
     np.testing.assert_allclose(cell, 5.6 * np.eye(3), atol=1e-12)
-    path.write_text("cif,gap\n\"data_x\n_cell_length_a 5\nloop_\n_atom_site_label\nO1'\",1\n")
+    path.write_text('cif,gap\n"data_x\n_cell_length_a 5\nloop_\n_atom_site_label\nO1\'",1\n')
     assert main(["convert", str(path), str(tmp_path / "other"), *GAP]) == 1
 
 

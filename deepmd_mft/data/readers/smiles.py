@@ -111,7 +111,7 @@ def geometry(smiles: str) -> Geometry | str:
 
     RDLogger.DisableLog("rdApp.*")
     if not smiles:
-        return "the SMILES is empty"
+        return "RDKit cannot parse the SMILES: it is empty"
     try:
         molecule = Chem.MolFromSmiles(smiles)
         if molecule is None or not molecule.GetNumAtoms():
