@@ -87,11 +87,7 @@ PENDING_CHECK = {
     ("no type map", "none"): "2.5",
     ("no type map", "entry", True): "2.5",
     ("no type map", "system", True): "2.5",
-    ("lmdb", "entry", False): "1.2",
-    ("lmdb", "system", False): "1.2",
-    ("lmdb", "all"): "1.2",
 }
-PENDING_GATE = {key: fault for key, fault in PENDING_CHECK.items() if key[0] == "lmdb"}
 PENDING_EVALUATE = {("two sets", "set"): "1.1", "no type map": "2.5"}
 
 
@@ -159,7 +155,7 @@ def test_check_counts_what_is_missing(tmp_path, capsys, layout, missing, mask):
         assert status == 1
 
 
-@pytest.mark.parametrize(("layout", "missing", "mask"), marked(PENDING_GATE, masks=[False, True]))
+@pytest.mark.parametrize(("layout", "missing", "mask"), marked({}, masks=[False, True]))
 def test_the_gate_of_a_training(tmp_path, layout, missing, mask):
     path = training_input(tmp_path, layout, missing, mask=mask)
     command = argparse.Namespace(
