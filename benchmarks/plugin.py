@@ -72,13 +72,13 @@ def import_cost() -> None:
 def equal_outputs() -> None:
     """Print the largest relative difference between our head and the native one."""
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-    from tests.model.test_property_model import build, frame, with_statistics  # noqa: PLC0415
+    from tests.helpers.models import build_property, frame, with_statistics  # noqa: PLC0415
 
     for intensive, readout in PAIRS:
         worst = 0.0
         for seed in range(20):
-            ours = with_statistics(build(intensive=intensive), seed=seed)
-            native = build("standard", intensive=intensive)
+            ours = with_statistics(build_property(intensive=intensive), seed=seed)
+            native = build_property("standard", intensive=intensive)
             native.load_state_dict(copy.deepcopy(ours.state_dict()))
             coord, atype, box = frame(natoms=20, seed=seed, periodic=seed % 2 == 0)
             with torch.no_grad():

@@ -1,10 +1,14 @@
 """How deepmd-kit reads frames."""
 
 import numpy as np
+import torch
+from deepmd.pt.utils.dataloader import DpLoaderSet
 from deepmd.utils import data
 
 from deepmd_mft.bridge import reading
+from deepmd_mft.training.losses import MFTPropertyLoss
 from tests.helpers.dp import DATA, TYPE_MAP
+from tests.helpers.labels import gaps, write_npy
 
 
 def test_frames_read_without_threads_are_the_same():
@@ -22,3 +26,22 @@ def test_frames_read_without_threads_are_the_same():
     assert threaded.keys() == inline.keys()
     for key, value in threaded.items():
         np.testing.assert_array_equal(inline[key], value)
+
+
+def test_a_label_that_a_set_lacks_is_nan(tmp_path):
+    """deepmd-kit fills in the default, and flags a batch by its first frame alone."""
+    system = write_npy(tmp_path / "system", gaps())
+    (write_npy(tmp_path / "other", None) / "set.000").rename(system / "set.001")
+    loader = DpLoaderSet([str(system)], 2 * len(gaps()), TYPE_MAP, shuffle=False)
+    loader.add_data_requirement(MFTPropertyLoss("gap", missing_labels="mask").label_requirement)
+    batch = loader[0]
+    labels = reading.label_or_nan(batch, "gap").numpy()
+    np.testing.assert_array_equal(labels[: len(gaps())], gaps())
+    assert np.isnan(labels[len(gaps()) :]).all()
+    backwards = {"gap": batch["gap"].flip(0), "find_gap": np.float32(0.0)}
+    np.testing.assert_array_equal(reading.label_or_nan(backwards, "gap").flip(0), labels)
+
+
+def test_labels_filled_with_another_default_are_nan():
+    batch = {"gap": torch.zeros(3, 2), "find_gap": np.float32(0.0)}
+    assert reading.label_or_nan(batch, "gap").isnan().all()
