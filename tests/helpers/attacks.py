@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -115,9 +116,19 @@ def labels(system: Path) -> np.ndarray:
 
 
 def told(capsys: pytest.CaptureFixture[str], *arguments: object) -> Done:
-    """Run ``dp-mft`` in this process."""
-    status = main([str(one) for one in arguments])
-    return Done(status, *capsys.readouterr())
+    """Run ``dp-mft`` in this process, which may not grow by more than a GiB."""
+    status = Path("/proc/self/status")
+    used = 0
+    if status.is_file():
+        (line,) = (one for one in status.read_text().splitlines() if one.startswith("VmData"))
+        used = 1024 * int(line.split()[1])
+    old, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (used + 2**30, hard))
+    try:
+        code = main([str(one) for one in arguments])
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (old, hard))
+    return Done(code, *capsys.readouterr())
 
 
 class Touch:
