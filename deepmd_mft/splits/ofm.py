@@ -20,13 +20,11 @@ written (Sc: s2 d1); with it the published folds of Omee et al. come out.
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import tempfile
 import zlib
 from collections import deque
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import suppress
 from typing import TYPE_CHECKING
 from zipfile import BadZipFile
 
@@ -36,6 +34,7 @@ from tqdm import tqdm
 
 from deepmd_mft.data.units import BOHR
 from deepmd_mft.errors import UserError
+from deepmd_mft.files.staging import atomic_file
 from deepmd_mft.structures.elements import ELEMENTS
 
 if TYPE_CHECKING:
@@ -252,13 +251,10 @@ def _cached(
     if found is not None:
         return found, True
     matrices = _piece(structures, names)
-    temporary = path.with_suffix(f".{os.getpid()}.npz")
     try:
-        np.savez_compressed(temporary, ofm=matrices)
-        temporary.rename(path)
-    except OSError:  # full, or taken away meanwhile: the cache only saves time
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
+        with atomic_file(path) as partial:
+            np.savez_compressed(partial, ofm=matrices)
+    except (OSError, UserError):  # full, or taken away meanwhile: the cache only saves time
         return matrices, False
     return matrices, True
 

@@ -1,0 +1,62 @@
+"""How `dp-mft` ends."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from deepmd_mft.cli.main import main
+
+POOL = """
+import sys, time, types
+from concurrent.futures import ProcessPoolExecutor
+from deepmd_mft.cli import main
+
+def run(args):
+    with ProcessPoolExecutor(2) as pool:
+        waiting = [pool.submit(time.sleep, 1000) for _ in range(5)]
+        print("working", flush=True)
+        return waiting[0].result()
+
+verb = types.ModuleType("doc")
+verb.add_arguments = lambda parser: None
+verb.run = run
+sys.modules["deepmd_mft.cli.doc"] = verb
+sys.exit(main(["doc"]))
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_stops_the_workers_too(how):
+    process = subprocess.Popen(
+        [sys.executable, "-c", POOL], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout.readline() == "working\n"
+        process.send_signal(how)
+        _, told = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 128 + how
+    assert told.strip() == f"dp-mft doc: stopped ({signal.strsignal(how)})"
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (MemoryError("Unable to allocate 7 TiB"), "not enough memory (Unable to allocate 7 TiB)"),
+        (OSError(28, "No space left on device"), "the disk is full"),
+        (PermissionError(13, "Permission denied", "a.csv"), "no permission for a.csv"),
+    ],
+)
+def test_what_the_machine_refuses_is_one_message(monkeypatch, capsys, error, words):
+    def fail(*args):
+        raise error
+
+    monkeypatch.setattr("deepmd_mft.cli.fetch.run", fail)
+    assert main(["fetch"]) == 1
+    assert words in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
