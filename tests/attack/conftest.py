@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
@@ -39,3 +40,10 @@ def converted(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ]
         assert main(command) == 0
     return folder
+
+
+@pytest.fixture
+def npy(converted: Path, tmp_path: Path) -> Path:
+    """A copy of the npy set, to be broken, and a place for outputs."""
+    shutil.copytree(converted / "npy", tmp_path / "in" / "set")
+    return tmp_path / "in" / "set"

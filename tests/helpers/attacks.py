@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import resource
 import subprocess
@@ -12,12 +13,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.lib import format as npy_format
 
 from deepmd_mft.cli import main
+from tests.helpers.trees import tree
 
 if TYPE_CHECKING:
     import pytest
 
+#: A number of rows that nothing can hold.
+HUGE = 10**13
 #: Memory that a command may take for itself (mapped files do not count), in bytes.
 MEMORY = 3 * 2**30
 
@@ -139,3 +144,27 @@ class Touch:
 
     def __reduce__(self) -> tuple[object, tuple[str, str]]:
         return open, (str(self.path), "w")
+
+
+def header(shape: tuple[int, ...], descr: str = "<f8") -> bytes:
+    """Return the start of an ``.npy`` file of such a shape."""
+    text = io.BytesIO()
+    npy_format.write_array_header_1_0(
+        text, {"descr": descr, "fortran_order": False, "shape": shape}
+    )
+    return text.getvalue()
+
+
+def saved(array: np.ndarray, **options: bool) -> bytes:
+    """Return an array as ``numpy.save`` writes it."""
+    text = io.BytesIO()
+    np.save(text, array, **options)
+    return text.getvalue()
+
+
+def harmless(done: Done, place: Path, before: dict[str, str], touched: Path, *words: str) -> None:
+    """Assert that a command was refused, changed nothing, left nothing and executed nothing."""
+    refused(done, *words)
+    assert not touched.exists(), "the file was executed"
+    assert tree(place) == before
+    assert sorted(path.name for path in place.parent.iterdir()) == [place.name]
