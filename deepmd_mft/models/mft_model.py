@@ -104,7 +104,10 @@ class MFTAtomicModel(DPPropertyAtomicModel):
     def count_types(self, system: dict) -> np.ndarray:
         """Return the atoms of each type in each frame of a system, nframes x ntypes."""
         natoms = system.get("real_natoms_vec", system["natoms"])
-        counts = natoms.detach().cpu().numpy()[:, 2:].astype(np.float64)
+        given = natoms.detach().cpu().numpy()[:, 2:].astype(np.float64)
+        # A system without type_map.raw counts up to its own largest type only.
+        counts = np.zeros((len(given), self.get_ntypes()))
+        counts[:, : given.shape[1]] = given
         counts[:, list(self.atom_exclude_types)] = 0
         return counts
 

@@ -133,9 +133,10 @@ def write_lmdb(folder: Path, frames: list[Frame]) -> None:
             record = {
                 "atom_types": _array([TYPE_MAP.index(_symbol(z)) for z in frame.numbers], "<i4"),
                 "coords": _array(frame.coords, "<f8"),
-                "cells": _array(np.zeros((3, 3)) if frame.box is None else frame.box, "<f8"),
                 "gap": _array([frame.gap], "<f8"),
             }
+            if frame.box is not None:
+                record["cells"] = _array(frame.box, "<f8")
             if np.isnan(frame.gap):
                 missing += 1
                 if missing % 2 == 0:
