@@ -12,7 +12,7 @@ import argparse
 import copy
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +75,8 @@ TARGETS = (
     crystal("phonons", "phdos_peak", task_dim=1, intensive=True, readout="max"),
     crystal("mp_is_metal", "is_metal", type="mft_classification", num_classes=2),
 )
+#: Templates of a small network for crystals: a number, and a class.
+SMALL_CRYSTALS = {"crystals": "matbench/dielectric", "classes": "matbench/mp_is_metal"}
 
 
 @dataclass(frozen=True)
@@ -206,6 +208,23 @@ def laptop() -> Size:
     )
 
 
+def laptop_crystals() -> Size:
+    """Return a small network for crystals of any elements, to be trained from scratch.
+
+    As in benchmarks/heads.py: the laptop's network with the neighbours that crystals have.
+    """
+    small = laptop()
+    flow = {"nlayers": 3, "e_sel": 200, "a_rcut": 3.2, "a_rcut_smth": 2.4, "a_sel": 40}
+    repflow = {**small.descriptor["repflow"], **flow, "sel_reduce_factor": 10.0}
+    return replace(
+        small,
+        type_map=ELEMENTS,
+        descriptor={**small.descriptor, "repflow": repflow},
+        property_batch="auto:64",
+        validation={"batch_size": "auto:64", "numb_btch": 2},
+    )
+
+
 def build(target: Target, size: Size, strategy: str) -> dict[str, Any]:
     """Return the input of one target, network and strategy.
 
@@ -297,6 +316,10 @@ def data_part(
 def templates() -> dict[Path, str]:
     """Return the text of every template by its path below this folder."""
     texts = {}
+    for name, folder in SMALL_CRYSTALS.items():
+        target = next(one for one in TARGETS if one.folder == folder)
+        config = build(target, laptop_crystals(), "scratch")
+        texts[Path("small") / f"{name}_scratch.json"] = json_text(config)
     for strategy in STRATEGIES:
         name = f"input_{strategy}.json"
         texts[Path(name)] = json_text(build(QM9_GAP, published(), strategy))

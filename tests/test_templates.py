@@ -4,13 +4,14 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from deepmd_mft.inputs.branches import normalised, read_branches
 from deepmd_mft.inputs.findings import Findings
 from deepmd_mft.inputs.gate import check_model
 from deepmd_mft.inputs.parts import check_types
-from tests.helpers.dp import ROOT
+from tests.helpers.dp import ROOT, Dp
 
 TEMPLATES = sorted((ROOT / "input_templates").rglob("*.json"))
 
@@ -65,3 +66,22 @@ def test_strategies_share_one_descriptor(strategy):
     trainable, found = descriptor(strategy)
     assert found == descriptor("scratch")[1]
     assert trainable == (strategy != "lp")
+
+
+def test_small_templates_of_crystals_train(dp):
+    """Filled with two crystals and two classes, as a user would, and trained for two steps."""
+    from deepmd_mft.cli import main
+    from tests.helpers.systems import write_system
+
+    cell = 7.0 * np.eye(3)
+    labels = {"refraction": np.array([[1.5], [2.5], [2.0]]), "kind": np.array([[0], [2], [1]])}
+    for name, kind in (("crystals", "refraction"), ("classes", "kind")):
+        data = {kind: labels[kind]}
+        folder = dp.folder / name
+        train = write_system(folder / "train", symbols="Na Cl O Fe", cell=cell, **data)
+        template = ROOT / "input_templates" / "small" / f"{name}_scratch.json"
+        words = ["--train", str(train), "--valid", str(train), "--steps", "2"]
+        assert main(["input", str(template), *words, "-o", str(folder / "input.json")]) == 0
+        Dp(folder)("train", "input.json", "--skip-neighbor-stat")
+        last = (folder / "lcurve.out").read_text().splitlines()[-1].split()
+        assert np.isfinite([float(word) for word in last]).all()
