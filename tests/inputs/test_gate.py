@@ -11,6 +11,7 @@ import torch
 from deepmd_mft.errors import UserError
 from deepmd_mft.inputs.gate import check_command
 from tests.helpers.dp import mft_input, single_input
+from tests.helpers.gate import run_gate
 
 
 @pytest.fixture
@@ -274,3 +275,29 @@ def test_classification_needs_its_loss(check):
     config["model"]["fitting_net"] = {"type": "mft_classification", "property_name": "gap"}
     with pytest.raises(UserError, match='needs a loss of type "mft_classification"'):
         check(config)
+
+
+# --- the model from the checkpoint ----------------------------------------------------------------
+
+
+def test_use_pretrain_script(tmp_path, pretrained):
+    """The checkpoint fills in the model; what is checked is the whole."""
+    config = single_input()
+    model = {key: config["model"][key] for key in ("type", "type_map", "fitting_net")}
+    config["model"] = {**model, "finetune_head": "RANDOM"}
+    options = {"use_pretrain_script": True, "model_branch": "", "finetune": str(pretrained)}
+    run_gate(config, tmp_path, **options)
+    config["loss"]["property_name"] = "homo"
+    with pytest.raises(UserError, match="property_name is 'gap' in the fitting_net and 'homo'"):
+        run_gate(config, tmp_path, **options)
+    config["model"]["finetune_head"] = "SPICE2"
+    with pytest.raises(UserError, match="SPICE2"):
+        run_gate(config, tmp_path, **options)
+
+
+@pytest.mark.parametrize("option", ["restart", "init_model"])
+def test_checkpoints_as_deepmd_names_them(tmp_path, pretrained, option):
+    run_gate(mft_input(), tmp_path, **{option: str(pretrained)})
+    run_gate(mft_input(), tmp_path, **{option: str(pretrained.with_suffix(""))})
+    with pytest.raises(UserError, match="does not exist"):
+        run_gate(mft_input(), tmp_path, **{option: str(tmp_path / "model.ckpt")})
