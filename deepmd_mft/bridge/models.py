@@ -6,8 +6,14 @@ import functools
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from deepmd_mft.structures.cells import right_handed
+from deepmd_mft.structures.elements import atomic_number
+
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+#: Of the statistics of a descriptor: types, neighbours, components.
+STATISTICS_AXES = 3
 
 
 def build_descriptor(descriptor_params: dict[str, Any], type_map: list[str]) -> Any:
@@ -27,6 +33,58 @@ def build_descriptor(descriptor_params: dict[str, Any], type_map: list[str]) -> 
     descriptor = importlib.import_module("deepmd.pt.model.descriptor.base_descriptor")
     params = {**descriptor_params, "ntypes": len(type_map), "type_map": list(type_map)}
     return descriptor.BaseDescriptor(**params)
+
+
+def descriptor_outputs(
+    descriptor_params: dict[str, Any],
+    type_map: list[str],
+    frames: list[Any],
+    state: dict[str, Any] | None = None,
+) -> list[Any]:
+    """Return the descriptor of frames, computed by deepmd-kit's own code.
+
+    Parameters
+    ----------
+    descriptor_params : dict
+        The JSON of the descriptor.
+    type_map : list of str
+        Elements of the branch.
+    frames : list of tuple
+        Atomic numbers, positions (in Angstrom) and cell (or None) of each.
+    state : dict of str to torch.Tensor, optional
+        Its weights; random ones, always the same, by default. Statistics of neighbours are cut to
+        the selection.
+
+    Returns
+    -------
+    list of torch.Tensor
+        nloc x dim for each frame.
+    """
+    torch: Any = importlib.import_module("torch")
+    nlist: Any = importlib.import_module("deepmd.pt.utils.nlist")
+    env: Any = importlib.import_module("deepmd.pt.utils.env")
+    descriptor = build_descriptor({**descriptor_params, "seed": 1}, type_map).to(env.DEVICE).eval()
+    if state is not None:
+        own = descriptor.state_dict()
+        state = {
+            name: value[:, : own[name].shape[1]] if value.dim() == STATISTICS_AXES else value
+            for name, value in state.items()
+        }
+        descriptor.load_state_dict(state)
+    numbers = {atomic_number(symbol): index for index, symbol in enumerate(type_map)}
+    outputs = []
+    for z, positions, cell in frames:
+        coord = torch.as_tensor(positions, dtype=torch.float64, device=env.DEVICE).reshape(1, -1, 3)
+        atype = torch.tensor([[numbers[int(one)] for one in z]], device=env.DEVICE)
+        box = None
+        if cell is not None:
+            box = torch.as_tensor(right_handed(cell), device=env.DEVICE).reshape(1, 9)
+        extended, types, mapping, neighbours = nlist.extend_input_and_build_neighbor_list(
+            coord, atype, descriptor.get_rcut(), descriptor.get_sel(), True, box
+        )
+        with torch.no_grad():
+            outputs.append(descriptor(extended, types, neighbours, mapping)[0][0])
+    return outputs
 
 
 def load_model(path: str, branch: str | None) -> Any:

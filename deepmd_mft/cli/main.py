@@ -27,6 +27,7 @@ VERBS = {
     "convert": "turn a public data set or a folder of structures into deepmd-kit systems",
     "split": "divide a converted set into train, val, id_test and ood_test",
     "input": "fill a template from a checkpoint and data folders",
+    "tighten": "make neighbour lists as narrow as the data allow, for the same network",
     "check": "list what would fail or mislead in an input, before the training",
     "select": "find the best checkpoint of a run on its validation set",
     "evaluate": "errors of models on split folders",
