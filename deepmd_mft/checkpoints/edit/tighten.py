@@ -241,16 +241,18 @@ def check_equal(
     compared: list[dict[str, Any]] = []
     pairs = zip(_descriptors(old, "model"), _descriptors(new, "model"), strict=True)
     for (where, before), (_, after) in pairs:
-        if before in compared:  # shared
-            continue
-        compared.append(before)
         state, elements = None, symbols
         if weights is not None:
-            branch = old["model_dict"][where.split("/")[2]] if "model_dict" in old else old
-            elements = branch["type_map"]
-            name = where.split("/")[2] if "model_dict" in old else "Default"
+            place = where.split("/")
+            if place[1] == "shared_dict":
+                continue  # comes again in the branches, which have the weights
+            name = place[2] if place[1] == "model_dict" else "Default"
+            elements = (old["model_dict"][name] if place[1] == "model_dict" else old)["type_map"]
             prefix = f"model.{name}.atomic_model.descriptor."
             state = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
+        if before in compared:  # another branch with the same one
+            continue
+        compared.append(before)
         outputs = [descriptor_outputs(one, elements, frames, state) for one in (before, after)]
         for expected, found in zip(*outputs, strict=True):
             scale, difference = float(expected.abs().max()), float((expected - found).abs().max())
