@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from deepmd.utils.model_branch_dict import get_model_dict
+
 from deepmd_mft.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+#: What deepmd-kit calls the branch of a single-task model.
+SINGLE = "Default"
+#: Fitting nets that predict neither a property nor an energy: deepmd-kit's tensors and densities.
+OTHER_HEADS = ("dos", "dipole", "polar")
 
 
 def head_type(model: Mapping[str, Any]) -> str:
@@ -65,3 +73,63 @@ def as_list(value: Any) -> list[Any]:
     if value is None:
         return []
     return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def branches_of(model_params: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the JSON of every branch by name; a single-task model has one without a name."""
+    return dict(model_params.get("model_dict", {"": model_params}))
+
+
+def is_force_field(model: Mapping[str, Any]) -> bool:
+    """Whether the branch predicts energies and forces."""
+    return not is_property(model) and head_type(model) not in OTHER_HEADS
+
+
+def choose_branch(
+    model_params: dict[str, Any],
+    path: Path,
+    wanted: str | None,
+    prefer: Callable[[dict[str, dict[str, Any]]], list[str]],
+    otherwise: str = "several branches that may be meant",
+) -> str:
+    """Return the name of the branch that is meant; empty for a single-task model.
+
+    Parameters
+    ----------
+    model_params : dict
+        The model JSON of a checkpoint.
+    path : Path
+        For messages.
+    wanted : str or None
+        A branch or one of its aliases.
+    prefer : callable
+        Takes the branches and returns those that may be meant without being named.
+    otherwise : str
+        What the checkpoint has if that is not one.
+
+    Raises
+    ------
+    UserError
+        If there is no such branch, or it has to be said which.
+    """
+    branches = branches_of(model_params)
+    if "model_dict" not in model_params:
+        if wanted not in (None, "", SINGLE):
+            raise UserError(
+                f"{path} is a single-task checkpoint and has no branch '{wanted}'; leave it out"
+            )
+        return ""
+    if wanted:
+        aliases = get_model_dict(branches)[0]
+        if wanted not in aliases:
+            raise UserError(
+                f"{path} has no branch '{wanted}'; it has {', '.join(branches)}. Choose one as "
+                f"{path}:BRANCH"
+            )
+        return str(aliases[wanted])
+    found = prefer(branches)
+    if len(found) != 1:
+        raise UserError(
+            f"{path} has {otherwise}: {', '.join(found or branches)}; choose one as {path}:BRANCH"
+        )
+    return found[0]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from deepmd_mft.checkpoints.branch import SINGLE
 from deepmd_mft.errors import UserError
 
 if TYPE_CHECKING:
@@ -53,3 +54,27 @@ def read_state(path: Path) -> dict[str, Any]:
 def read_model_params(path: Path) -> dict[str, Any]:
     """Return the model JSON that a checkpoint was trained with; see :func:`read_state`."""
     return dict(read_state(path)["_extra_state"]["model_params"])
+
+
+def branch_weights(state: dict[str, Any], branch: str, path: Path) -> dict[str, torch.Tensor]:
+    """Return the weights of one branch, named as in the branch's model.
+
+    Parameters
+    ----------
+    state : dict
+        As :func:`read_state` returns it.
+    branch : str
+        Empty for a single-task model.
+    path : Path
+        For the message.
+
+    Raises
+    ------
+    UserError
+        If the state lacks the branch.
+    """
+    prefix = f"model.{branch or SINGLE}."
+    found = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+    if not found:
+        raise UserError(f"{path} has no weights of branch '{branch or SINGLE}'")
+    return found

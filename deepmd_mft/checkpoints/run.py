@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from deepmd_mft.errors import UserError
-from deepmd_mft.inputs.branches import Branch, read_branches
+from deepmd_mft.inputs.branches import Branch, read_branches, read_input
 from deepmd_mft.inputs.systems import list_systems
 
 
@@ -33,24 +32,21 @@ class TrainingRun:
     folder : Path
         Where ``dp --pt train`` ran; relative paths of the input start here.
     input_file : Path, optional
-        ``input.json`` in the folder by default, else ``out.json``, which deepmd-kit writes.
+        JSON or YAML. By default ``out.json``, deepmd-kit's record of what was trained, whatever
+        the input was called; ``input.json`` if there is none.
     """
 
     def __init__(self, folder: Path, input_file: Path | None = None) -> None:
         self.folder = folder
         if not folder.is_dir():
             raise UserError(f"{folder} is not a folder; give the folder in which `dp train` ran")
-        names = [input_file] if input_file else [folder / "input.json", folder / "out.json"]
-        found = next((name for name in names if name.is_file()), None)
-        if found is None:
+        names = [input_file] if input_file else [folder / "out.json", folder / "input.json"]
+        self.input_file = next((name for name in names if name.is_file()), names[0])
+        if not input_file and not self.input_file.is_file():
             raise UserError(
-                f"{folder} has no input.json (nor out.json); name the input with --input"
+                f"{folder} has no out.json (nor input.json); name the input with --input"
             )
-        self.input_file = found
-        try:
-            self.config: dict[str, Any] = json.loads(found.read_text())
-        except ValueError as error:
-            raise UserError(f"{found} is not JSON ({error})") from None
+        self.config: dict[str, Any] = read_input(self.input_file)
 
     @cached_property
     def branches(self) -> list[Branch]:
@@ -78,6 +74,11 @@ class TrainingRun:
             )
         return kinds[head] if head is not None else next(iter(kinds.values()))
 
+    def system_paths(self, branch: Branch, section: str) -> list[Path]:
+        """Return ``systems`` of a branch's data as written, relative paths from this folder."""
+        systems = (branch.data.get(section) or {}).get("systems") or []
+        return [self.folder / one for one in ([systems] if isinstance(systems, str) else systems)]
+
     def systems(self, branch: Branch, section: str) -> list[Path]:
         """Return the systems of a branch's training or validation data.
 
@@ -85,18 +86,18 @@ class TrainingRun:
         ----------
         branch : Branch
         section : {"training_data", "validation_data"}
+
+        Raises
+        ------
+        UserError
+            If they are not where they were.
         """
-        part = branch.data.get(section)
-        if not part or not part.get("systems"):
+        part = branch.data.get(section) or {}
+        if not part.get("systems"):
             return []
-        systems = part["systems"]
-        absolute = (
-            str(self.folder / systems)
-            if isinstance(systems, str)
-            else [str(self.folder / one) for one in systems]
-        )
-        found = list_systems({**part, "systems": absolute}, branch, section)
-        return [Path(one) for one in found] or [Path(str(absolute))]  # LMDB: the path itself
+        paths = [str(path) for path in self.system_paths(branch, section)]
+        absolute = paths[0] if isinstance(part["systems"], str) else paths
+        return [Path(one) for one in list_systems({**part, "systems": absolute}, branch, section)]
 
     def checkpoints(self) -> list[Checkpoint]:
         """Return the kept checkpoints in the order of their steps.
@@ -106,27 +107,72 @@ class TrainingRun:
         UserError
             If there are none.
         """
-        prefix = Path(self.config.get("training", {}).get("save_ckpt", "model.ckpt"))
-        pattern = re.compile(re.escape(prefix.name) + r"-(\d+)\.pt$")
+        prefix = self.folder / self._training.get("save_ckpt", "model.ckpt")
+        pattern = re.compile(re.escape(prefix.name) + r"-(\d+)\.pt")
         found = [
             Checkpoint(path, int(match[1]))
-            for path in (self.folder / prefix.parent).glob(f"{prefix.name}-*.pt")
-            if (match := pattern.match(path.name))
+            for path in (prefix.parent.iterdir() if prefix.parent.is_dir() else ())
+            if (match := pattern.fullmatch(path.name))
         ]
         if not found:
             raise UserError(
-                f"{self.folder} has no checkpoint {prefix}-STEP.pt; has the training started, and "
-                "is save_ckpt of the input the same?"
+                f"{self.folder} has no checkpoint {prefix.name}-STEP.pt; has the training "
+                "started, and is save_ckpt of the input the same?"
             )
         return sorted(found, key=lambda one: one.step)
 
     def learning_curve(self) -> pd.DataFrame:
-        """Return ``lcurve.out`` (``disp_file``) as a table; empty if there is none."""
-        path = self.folder / self.config.get("training", {}).get("disp_file", "lcurve.out")
+        """Return ``lcurve.out`` (``disp_file``) as a table; empty if there is none.
+
+        A restart goes on from an earlier step and appends: its rows replace those that it repeats
+        and all after them, which belong to steps that were given up.
+        """
+        path = self.folder / self._training.get("disp_file", "lcurve.out")
         lines = path.read_text().splitlines() if path.is_file() else []
         if len(lines) < 2:
             return pd.DataFrame()
         names = lines[0].lstrip("# ").split()
-        rows = [line.split() for line in lines[1:] if line.strip() and not line.startswith("#")]
-        complete = [row for row in rows if len(row) == len(names)]  # the last may be half-written
-        return pd.DataFrame(np.array(complete, dtype=float), columns=names)
+        kept: list[list[float]] = []
+        step = names.index("step") if "step" in names else 0
+        for line in lines[1:]:
+            row = line.split()
+            if line.startswith("#") or len(row) != len(names):  # the last may be half-written
+                continue
+            values = [float(one) for one in row]
+            while kept and kept[-1][step] >= values[step]:
+                kept.pop()
+            kept.append(values)
+        return pd.DataFrame(np.array(kept).reshape(-1, len(names)), columns=names)
+
+    @property
+    def _training(self) -> dict[str, Any]:
+        return dict(self.config.get("training", {}))
+
+
+def best_model(folder: Path) -> Path:
+    """Return the model of a run: the selected checkpoint, else the frozen model, else the last.
+
+    Raises
+    ------
+    UserError
+        If the folder has none, or several frozen ones.
+    """
+    best, frozen = folder / "model.best.pt", sorted(folder.glob("*.pth"))
+    if best.is_file():
+        return best
+    if len(frozen) > 1:
+        raise UserError(
+            f"{folder} has {len(frozen)} frozen models ({', '.join(f.name for f in frozen)}) and "
+            f"no model.best.pt; name one, or run `dp-mft select {folder}`"
+        )
+    if frozen:
+        return frozen[0]
+    if (folder / "model.ckpt.pt").is_file():
+        return folder / "model.ckpt.pt"
+    try:
+        return TrainingRun(folder).checkpoints()[-1].path
+    except UserError:
+        raise UserError(
+            f"{folder} has no model (model.best.pt, *.pth or a checkpoint): train first, then "
+            f"`dp-mft select {folder}`"
+        ) from None

@@ -11,6 +11,7 @@ import json
 import logging
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,17 +21,17 @@ from tqdm import tqdm
 
 from deepmd_mft.bridge.neighbours import NeighbourLists
 from deepmd_mft.checkpoints.averaging import average, greedy
-from deepmd_mft.checkpoints.file import read_model_params
+from deepmd_mft.checkpoints.file import read_state
 from deepmd_mft.errors import UserError
 from deepmd_mft.evaluation.metrics import CLASSES, LARGER_IS_BETTER, REGRESSION, measure
 from deepmd_mft.files.checksums import file_checksum
+from deepmd_mft.files.staging import atomic_file
 from deepmd_mft.inference.predictor import Predictor
 from deepmd_mft.structures.structure_set import StructureSet
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from deepmd_mft.checkpoints.run import Checkpoint, TrainingRun
+    from deepmd_mft.inference.predictor import Output
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +39,8 @@ BEST = "model.best.pt"
 AVERAGE = "model.average.pt"
 TABLE = "selection.csv"
 RECORD = "selection.json"
+#: Metrics in the unit of the label.
+WITH_UNIT = ("rmse", "mae", "max_error")
 
 
 @dataclass(frozen=True)
@@ -47,9 +50,11 @@ class Selection:
     Attributes
     ----------
     table : pd.DataFrame
-        One row a checkpoint: file, step, sha256, metrics on the validation set.
+        One row per checkpoint: file, step, sha256, metrics on the validation set.
     metric : str
         What was compared.
+    about : str
+        Of which properties the metric is, in words.
     best : Path
         The checkpoint, or the average.
     averages : list of dict
@@ -60,6 +65,7 @@ class Selection:
 
     table: pd.DataFrame
     metric: str
+    about: str
     best: Path
     averages: list[dict[str, Any]]
     skipped: list[str]
@@ -75,9 +81,13 @@ class Validation:
         The property branch.
     checkpoint : Path
         Any checkpoint of the run that can be read; the model is built from it.
+    name : str, optional
+        The property that counts, of a head that has several; all of them by default.
     """
 
-    def __init__(self, run: TrainingRun, head: str | None, checkpoint: Path) -> None:
+    def __init__(
+        self, run: TrainingRun, head: str | None, checkpoint: Path, name: str | None = None
+    ) -> None:
         branch = run.property_branch(head)
         systems = run.systems(branch, "validation_data")
         if not systems:
@@ -86,54 +96,99 @@ class Validation:
                 "checkpoint must not be chosen by training or test data"
             )
         self.predictor = Predictor.load(checkpoint, branch.name or None)
-        self.output = self.predictor.outputs[0]
-        self.classes = self.output.num_classes is not None
+        self.outputs = [o for o in self.predictor.outputs if name in (None, o.name)]
+        if not self.outputs:
+            known = ", ".join(output.name for output in self.predictor.outputs)
+            raise UserError(f"{branch.where} does not predict '{name}'; there are {known}")
+        self.classes = self.outputs[0].num_classes is not None
         self.structures = StructureSet("validation", systems)
-        label = self.structures.labels(self.output.name, self.output.label_columns)
-        if label is None or not np.isfinite(label).all(axis=1).any():
-            raise UserError(
-                f"the validation data of {branch.where} have no labels of '{self.output.name}' "
-                f"({', '.join(map(str, systems))}); nothing to select by"
-            )
-        self.label: np.ndarray = label
+        self.labels = {output.name: self._labels(output, branch.where) for output in self.outputs}
         self.batches = self.predictor.batches(self.structures)
         self.neighbours = NeighbourLists()
 
-    def measure(self, state: Path | dict[str, Any]) -> dict[str, float]:
-        """Return the metrics of a checkpoint or of a whole state dictionary."""
-        if isinstance(state, dict):
-            prefix = f"model.{self.predictor.head or 'Default'}."
-            self.predictor.load_state(
-                {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+    @property
+    def about(self) -> str:
+        """Of which properties the metric is, in words."""
+        names = list(self.labels)
+        if len(names) == 1:
+            return f"of {names[0]}"
+        return (
+            f"mean over {', '.join(names)}, each in units of the standard deviation of its "
+            "validation labels"
+        )
+
+    def _labels(self, output: Output, where: str) -> np.ndarray:
+        label = self.structures.labels(output.name, output.label_columns)
+        if label is None or not np.isfinite(label).all(axis=1).any():
+            folders = ", ".join(map(str, self.structures.folders))
+            raise UserError(
+                f"the validation data of {where} have no labels of '{output.name}' ({folders}); "
+                "nothing to select by"
             )
-        else:
-            self.predictor.load_weights(state)
+        return label
+
+    def measure(self, state: Path | dict[str, Any]) -> dict[str, float]:
+        """Return the metrics of a checkpoint or of a whole state dictionary.
+
+        Of several properties, each has its metrics in its own unit (``rmse_homo``), and the
+        errors without a name are their means in units of the labels' standard deviations.
+        """
+        self.predictor.load_weights(state)
         found = self.predictor.predict(self.batches, neighbours=self.neighbours)
-        return measure(found[self.output.name], self.label, classes=self.classes)
+        each = {
+            name: measure(found[name], label, classes=self.classes)
+            for name, label in self.labels.items()
+        }
+        if len(each) == 1:
+            return next(iter(each.values()))
+        scales = {name: _spread(label) for name, label in self.labels.items()}
+        numbers = {
+            metric: float(
+                np.mean(
+                    [
+                        own[metric] / (scales[name] if metric in WITH_UNIT else 1.0)
+                        for name, own in each.items()
+                    ]
+                )
+            )
+            for metric in REGRESSION
+        }
+        named = {f"{metric}_{name}": own[metric] for name, own in each.items() for metric in own}
+        return {**numbers, **named}
+
+
+def _spread(label: np.ndarray) -> float:
+    """Return the standard deviation of labels over structures, rms over their columns."""
+    known = label[np.isfinite(label).all(axis=1)]
+    spread = float(np.sqrt(known.var(axis=0).mean()))
+    return spread or np.nan  # constant labels have no scale, and no mean over properties
 
 
 def select(
     run: TrainingRun,
     *,
     head: str | None = None,
+    name: str | None = None,
     metric: str | None = None,
     averages: list[tuple[str, int]] | None = None,
     overwrite: bool = False,
     progress: bool = True,
 ) -> Selection:
-    """Evaluate every kept checkpoint, write ``selection.csv`` and link ``model.best.pt``.
+    """Evaluate every kept checkpoint on the whole validation set and link the best.
 
     Parameters
     ----------
     run : TrainingRun
     head : str, optional
-        The property branch, if there are several.
+        Property branch, if there are several.
+    name : str, optional
+        Property that counts, of a head that has several; their mean by default.
     metric : str, optional
-        ``rmse`` by default, for classes ``roc_auc`` of two, else ``accuracy``.
-    averages : list of (str, int), optional
-        ``("last", k)`` or ``("best", k)``: averages to try, uniform and greedy.
+        RMSE by default; for classes ROC-AUC, or accuracy if there are more than two.
+    averages : list of (kind, number), optional
+        ``("last", 5)`` or ``("best", 3)``: also try uniform and greedy averages of these.
     overwrite : bool
-        Forget an earlier selection on other validation data.
+        Forget an earlier selection instead of going on with it.
     progress : bool
         Show a bar.
 
@@ -144,15 +199,16 @@ def select(
     """
     checkpoints = run.checkpoints()
     skipped: list[str] = []
-    validation = _first_readable(run, head, checkpoints)
+    validation = _first_readable(run, head, checkpoints, name)
     metric = metric or _default_metric(validation)
     names = CLASSES if validation.classes else REGRESSION
     if metric not in names:
         raise UserError(f"metric '{metric}' does not fit this head; there are {', '.join(names)}")
+    properties = list(validation.labels)
     record = {
         "made_by": "dp-mft select",
         "input_sha256": file_checksum(run.input_file),
-        "property": validation.output.name,
+        "property": properties[0] if len(properties) == 1 else properties,
         "validation": validation.structures.checksum(),
     }
     known = _read_earlier(run.folder, record, overwrite=overwrite)
@@ -160,7 +216,7 @@ def select(
     for checkpoint in tqdm(
         checkpoints, unit=" checkpoints", disable=not progress, desc="validation"
     ):
-        row = _evaluate(checkpoint, validation, known, skipped)
+        row = _evaluate(checkpoint, run.folder, validation, known, skipped)
         if row is None:
             continue
         rows.append(row)
@@ -174,43 +230,44 @@ def select(
             "the validation labels are constant"
         )
     best = run.folder / table["file"][int(scores.idxmin())]
-    tried: list[dict[str, Any]] = []
-    for kind, number in averages or []:
-        ranked = table.assign(score=scores).sort_values("step" if kind == "last" else "score")
-        ranked = ranked[np.isfinite(ranked["score"])]
-        chosen = ranked.tail(number) if kind == "last" else ranked.head(number)
-        tried += _average(run.folder, chosen, validation, metric, sign)
+    scored = table.assign(score=scores)
+    tried = _try_averages(run.folder, scored, averages or [], validation, metric)
     kept = min(tried, key=lambda one: one["score"], default=None)
     if kept is not None and kept["score"] < scores.min():
-        members = [run.folder / name for name in kept["members"]]
+        members = [run.folder / member for member in kept["members"]]
         _save(average(members), run.folder / AVERAGE)
         kept["kept"] = True
         best = run.folder / AVERAGE
     _link(best, run.folder / BEST)
     for one in tried:
         one[metric] = sign * one.pop("score")
-    record |= {"metric": metric, "best": best.name, "averages": tried}
+    record |= {
+        "metric": metric,
+        "about": validation.about,
+        "best": os.path.relpath(best, run.folder),
+        "averages": tried,
+    }
     _write_table(run.folder, rows, record)
-    return Selection(table, metric, best, tried, skipped)
+    return Selection(table, metric, validation.about, best, tried, skipped)
 
 
 def _default_metric(validation: Validation) -> str:
-    classes = validation.output.num_classes
+    classes = validation.outputs[0].num_classes
     if classes is None:
         return "rmse"
     return "roc_auc" if classes == 2 else "accuracy"
 
 
 def _first_readable(
-    run: TrainingRun, head: str | None, checkpoints: list[Checkpoint]
+    run: TrainingRun, head: str | None, checkpoints: list[Checkpoint], name: str | None
 ) -> Validation:
     """Build the model from the first checkpoint that is complete."""
     for checkpoint in checkpoints:
         try:
-            read_model_params(checkpoint.path)
+            read_state(checkpoint.path)
         except UserError:
             continue
-        return Validation(run, head, checkpoint.path)
+        return Validation(run, head, checkpoint.path, name)
     raise UserError(
         f"none of the {len(checkpoints)} checkpoints in {run.folder} can be read; is the first one "
         "still being written?"
@@ -219,14 +276,16 @@ def _first_readable(
 
 def _evaluate(
     checkpoint: Checkpoint,
+    folder: Path,
     validation: Validation,
     known: dict[str, dict[str, Any]],
     skipped: list[str],
 ) -> dict[str, Any] | None:
     try:
         checksum = file_checksum(checkpoint.path)
+        file = os.path.relpath(checkpoint.path, folder)
         if checksum in known:
-            return known[checksum]
+            return {**known[checksum], "file": file, "step": checkpoint.step}
         numbers = validation.measure(checkpoint.path)
     except (UserError, FileNotFoundError) as error:
         skipped.append(
@@ -234,25 +293,37 @@ def _evaluate(
             "written or was just removed: run select again later"
         )
         return None
-    return {"file": checkpoint.path.name, "step": checkpoint.step, "sha256": checksum, **numbers}
+    return {"file": file, "step": checkpoint.step, "sha256": checksum, **numbers}
 
 
-def _average(
-    folder: Path, chosen: pd.DataFrame, validation: Validation, metric: str, sign: float
+def _try_averages(
+    folder: Path,
+    scored: pd.DataFrame,
+    averages: list[tuple[str, int]],
+    validation: Validation,
+    metric: str,
 ) -> list[dict[str, Any]]:
-    """Try the uniform and the greedy average of the chosen checkpoints."""
-    if len(chosen) < 2:
-        return []
+    """Try the uniform and the greedy average of the last or the best checkpoints."""
+    sign = -1.0 if metric in LARGER_IS_BETTER else 1.0
 
     def score(paths: list[Path]) -> float:
         value = sign * validation.measure(average(paths))[metric]
         return value if np.isfinite(value) else np.inf
 
-    paths = [folder / name for name in chosen.sort_values("score")["file"]]
-    found = [{"kind": "uniform", "members": [p.name for p in paths], "score": score(paths)}]
-    members, value = greedy(paths, score, float(chosen["score"].min()))
-    if len(members) > 1:
-        found.append({"kind": "greedy", "members": [p.name for p in members], "score": value})
+    found: list[dict[str, Any]] = []
+    for kind, number in averages:
+        ranked = scored.sort_values("step" if kind == "last" else "score")
+        ranked = ranked[np.isfinite(ranked["score"])]
+        chosen = ranked.tail(number) if kind == "last" else ranked.head(number)
+        if len(chosen) < 2:
+            continue
+        files = list(chosen.sort_values("score")["file"])
+        paths = [folder / file for file in files]
+        found.append({"kind": "uniform", "members": files, "score": score(paths)})
+        members, value = greedy(paths, score, float(chosen["score"].min()))
+        if len(members) > 1:
+            own = [os.path.relpath(path, folder) for path in members]
+            found.append({"kind": "greedy", "members": own, "score": value})
     return [{**one, "kept": False} for one in found]
 
 
@@ -264,11 +335,11 @@ def _read_earlier(
         return {}
     try:
         old = json.loads(path.read_text())
-        rows = pd.read_csv(table).to_dict("records")
-    except ValueError:
+        rows = pd.read_csv(table, dtype={"file": str, "sha256": str}).to_dict("records")
+        same = old.get("property") == record["property"] and _contents(old) == _contents(record)
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise UserError(f"{table} or {path} is damaged; start anew with --overwrite") from None
-    keys = ("property", "validation")
-    if any(old.get(key) != record[key] for key in keys):
+    if not same:
         raise UserError(
             f"{table} was made with another property or other validation data; --overwrite "
             "evaluates every checkpoint again"
@@ -276,41 +347,42 @@ def _read_earlier(
     return {str(row["sha256"]): {str(k): v for k, v in row.items()} for row in rows}
 
 
+def _contents(record: dict[str, Any]) -> list[str]:
+    """Return what the validation data hold; where they lie does not matter, a run may be moved."""
+    return [one["sha256"] for one in record["validation"]]
+
+
 def _write_table(folder: Path, rows: list[dict[str, Any]], record: dict[str, Any]) -> None:
     for name, text in (
         (TABLE, pd.DataFrame(rows).to_csv(index=False)),
         (RECORD, json.dumps(record, indent=1) + "\n"),
     ):
-        partial = folder / f".{name}.partial"
-        partial.write_text(text)
-        partial.replace(folder / name)
+        with atomic_file(folder / name) as partial:
+            partial.write_text(text)
 
 
 def _save(state: dict[str, Any], path: Path) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    torch.save({"model": state}, partial)
-    partial.replace(path)
+    with atomic_file(path) as partial:
+        torch.save({"model": state}, partial)
 
 
 def _link(target: Path, link: Path) -> None:
     if link.exists() and not link.is_symlink():
         raise UserError(f"{link} is a file of its own, not a link made here; rename it first")
-    partial = link.with_name(f".{link.name}.partial")
-    partial.unlink(missing_ok=True)
-    partial.symlink_to(os.path.relpath(target, link.parent))
-    partial.replace(link)
+    with atomic_file(link) as partial:
+        partial.symlink_to(os.path.relpath(target, link.parent))
 
 
 def curve(selection: Selection) -> str:
-    """Return the validation curve as text, a bar a checkpoint."""
+    """Return the validation curve as text, one bar per checkpoint."""
     table, metric = selection.table, selection.metric
     values = table[metric].to_numpy(dtype=float)
     finite = values[np.isfinite(values)]
     low, span = (finite.min(), np.ptp(finite)) if len(finite) else (0.0, 0.0)
-    lines = [f"{'step':>10}  {metric}"]
+    lines = [f"{'step':>10}  {metric} ({selection.about})"]
     for step, value, name in zip(table["step"], values, table["file"], strict=True):
         length = 1 + round(39 * (value - low) / span) if span and np.isfinite(value) else 1
-        mark = "  <- best" if name == selection.best.name else ""
+        mark = "  <- best" if Path(name).name == selection.best.name else ""
         bar = "#" * length if np.isfinite(value) else "not a number"
         lines.append(f"{step:>10}  {value:<10.5g} {bar}{mark}")
     return "\n".join(lines)

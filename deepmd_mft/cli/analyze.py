@@ -47,7 +47,7 @@ def _require(module: str, package: str) -> None:
         raise missing_package(f"this needs {package}", "analysis")
 
 
-_MODEL = "NAME=FILE or NAME=FILE:BRANCH, a .pt checkpoint"
+_MODEL = "[NAME=]FILE[:BRANCH], a .pt checkpoint, or the folder of a run"
 _SET = "NAME=PATH: deepmd systems (npy or LMDB) or a file that ase reads"
 
 
@@ -70,19 +70,20 @@ def _collapse_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _collapse(args: argparse.Namespace) -> None:
+    from deepmd_mft.checkpoints.model_file import ModelFile  # noqa: PLC0415
     from deepmd_mft.files.staging import staged_folder  # noqa: PLC0415
-    from deepmd_mft.representations.backbone import load_checkpoint, parse_model  # noqa: PLC0415
+    from deepmd_mft.representations.backbone import load_checkpoint  # noqa: PLC0415
     from deepmd_mft.representations.classes import Windows  # noqa: PLC0415
     from deepmd_mft.representations.collapse import Options, analyse_collapse  # noqa: PLC0415
     from deepmd_mft.representations.output import write_collapse  # noqa: PLC0415
 
-    models = [parse_model(text) for text in args.model]
-    _distinct("--model", [name for name, *_ in models])
-    read = [*(path for _, path, *_ in models), *map(_path, args.set)]
+    models = [ModelFile.parse(text) for text in args.model]
+    _distinct("--model", [model.name for model in models])
+    read = [*(model.path for model in models), *map(_path, args.set)]
     with staged_folder(args.out, "analyze", read, overwrite=args.overwrite) as folder:
         sets = [_read(text, args, prop=args.property) for text in args.set]
         _distinct("--set", [s.name for s in sets])
-        backbones = [load_checkpoint(*model) for model in models]
+        backbones = [load_checkpoint(m.name, m.path, m.branch) for m in models]
         options = Options(
             clusters_on=args.clusters_on or sets[-1].name,
             pairs=args.pairs,
@@ -117,17 +118,18 @@ def _domains_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _domains(args: argparse.Namespace) -> None:
+    from deepmd_mft.checkpoints.model_file import ModelFile  # noqa: PLC0415
     from deepmd_mft.files.staging import staged_folder  # noqa: PLC0415
-    from deepmd_mft.representations.backbone import load_checkpoint, parse_model  # noqa: PLC0415
+    from deepmd_mft.representations.backbone import load_checkpoint  # noqa: PLC0415
     from deepmd_mft.representations.domains import analyse_domains  # noqa: PLC0415
     from deepmd_mft.representations.output import write_domains  # noqa: PLC0415
 
-    model = parse_model(args.model)
-    read = [model[1], *map(_path, (args.target, *args.set))]
+    model = ModelFile.parse(args.model)
+    read = [model.path, *map(_path, (args.target, *args.set))]
     with staged_folder(args.out, "analyze", read, overwrite=args.overwrite) as folder:
         target, *others = (_read(text, args) for text in (args.target, *args.set))
         _distinct("--target and --set", [target.name, *(s.name for s in others)])
-        backbone = load_checkpoint(*model)
+        backbone = load_checkpoint(model.name, model.path, model.branch)
         result = analyse_domains(backbone, target, others, natoms=args.atoms, seed=args.seed)
         record: dict[str, Any] = {
             "model": {backbone.name: backbone.record},
@@ -152,15 +154,16 @@ def _embed_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _embed(args: argparse.Namespace) -> None:
+    from deepmd_mft.checkpoints.model_file import ModelFile  # noqa: PLC0415
     from deepmd_mft.files.staging import staged_file  # noqa: PLC0415
-    from deepmd_mft.representations.backbone import load_checkpoint, parse_model  # noqa: PLC0415
+    from deepmd_mft.representations.backbone import load_checkpoint  # noqa: PLC0415
     from deepmd_mft.representations.classes import Windows, find_edges  # noqa: PLC0415
     from deepmd_mft.representations.output import write_embedding  # noqa: PLC0415
 
-    model = parse_model(args.model)
-    with staged_file(args.out, [model[1], _path(args.set)], overwrite=args.overwrite) as partial:
+    model = ModelFile.parse(args.model)
+    with staged_file(args.out, [model.path, _path(args.set)], overwrite=args.overwrite) as partial:
         structures = _read(args.set, args)
-        backbone = load_checkpoint(*model)
+        backbone = load_checkpoint(model.name, model.path, model.branch)
         windows = Windows(tuple(args.middle), tuple(args.far))
         edges = find_edges(structures, args.pairs, windows) if args.pairs else None
         write_embedding(partial, backbone, structures, edges, layers=args.layers)

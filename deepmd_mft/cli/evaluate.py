@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import argparse
 
+    from deepmd_mft.checkpoints.model_file import ModelFile
+    from deepmd_mft.structures.structure_set import StructureSet
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
@@ -16,8 +19,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "models",
         nargs="+",
         metavar="MODEL",
-        help="[NAME=]FILE[:HEAD]: checkpoints (.pt), frozen models (.pth), or the folder of a run; "
-        "models of the same NAME are seeds of one, their errors are averaged",
+        help="[NAME=]FILE[:BRANCH]: checkpoints (.pt), frozen models (.pth), or the folder of a "
+        "run; models of the same NAME are seeds (or folds) of one, their errors are averaged",
     )
     parser.add_argument(
         "--split",
@@ -25,7 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         required=True,
         metavar="DIR",
-        help="sets of structures, or folders of them (train, id_test, ood_test, ...)",
+        help="sets of structures, or folders of them (train, id_test, ood_test, ...); of several "
+        "folds each model is evaluated on the test sets of its own",
     )
     parser.add_argument(
         "--sets", nargs="+", metavar="NAME", help="which of them; all but aux* if left out"
@@ -45,23 +49,44 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate, write, print."""
+    from deepmd_mft.checkpoints.model_file import ModelFile  # noqa: PLC0415
+    from deepmd_mft.evaluation.folds import find_folds  # noqa: PLC0415
     from deepmd_mft.evaluation.tables import evaluate, text_table  # noqa: PLC0415
     from deepmd_mft.files.staging import staged_folder  # noqa: PLC0415
-    from deepmd_mft.inference.predictor import ModelFile  # noqa: PLC0415
-    from deepmd_mft.structures.structure_set import find_sets  # noqa: PLC0415
 
     models = [ModelFile.parse(text, args.head) for text in args.models]
-    sets = list(find_sets(args.split, args.sets))
-    read = [*(file.path for file in models), *(folder for one in sets for folder in one.folders)]
+    sets = _sets_of_each(models, args, find_folds(args.split))
+    read = [file.path for file in models]
+    read += [folder for part in sets for one in part for folder in one.folders]
     with staged_folder(args.out, "evaluate", read, overwrite=args.overwrite) as folder:
         found = evaluate(models, sets, progress=not args.quiet and sys.stderr.isatty())
         found.write(folder, table_format=args.format)
     if not args.quiet:
         print(text_table(found.metrics))
-        if found.metrics.duplicated(["model", "property", "set"]).any():
+        if found.has_seeds:
             print("\nMean and standard deviation over files of one name:")
             print(found.seeds().dropna(axis=1, how="all").to_string(index=False))
         print(f"\nPredictions, groups and intervals are in {args.out}")
     for note in found.notes:
         print(f"dp-mft evaluate: {note}", file=sys.stderr)
     return 1 if found.has_nan else 0
+
+
+def _sets_of_each(
+    models: list[ModelFile], args: argparse.Namespace, folds: dict[str, Path]
+) -> list[list[StructureSet]]:
+    """Return the sets that each model is evaluated on: all, or those of its own fold."""
+    from deepmd_mft.evaluation.folds import match_folds, sets_of_fold  # noqa: PLC0415
+    from deepmd_mft.structures.structure_set import find_sets  # noqa: PLC0415
+
+    if not folds:
+        return [list(find_sets(args.split, args.sets))] * len(models)
+    known = {name: sets_of_fold(name, fold, args.sets) for name, fold in folds.items()}
+    own = match_folds([_folder_of_run(model.path) for model in models], folds)
+    return [known[name] for name in own]
+
+
+def _folder_of_run(model: Path) -> Path:
+    """Return the folder of the run that a model lies in: its own, or that above."""
+    folder = model.absolute().parent
+    return folder if (folder / "out.json").is_file() else folder.parent

@@ -15,7 +15,11 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     parser.add_argument(
-        "runs", nargs="+", type=Path, metavar="RUN", help="folders in which `dp train` ran"
+        "runs",
+        nargs="+",
+        metavar="RUN[:STRATEGY]",
+        help="folders in which `dp train` ran; the strategy (scratch, multitask, ft, lp, mft) "
+        "needs to be said only where the run has no record of its start",
     )
     parser.add_argument("-o", "--out", type=Path, default=Path("report.html"), help="report.html")
     parser.add_argument(
@@ -24,9 +28,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=[],
         metavar="DIR",
-        help="split folders; needed for runs that have no evaluation/ yet",
+        help="split folders, or folds of one; needed for runs that have no evaluation/ yet",
     )
     parser.add_argument("--sets", nargs="+", metavar="NAME", help="test sets; id*, ood* and test*")
+    parser.add_argument("--property", help="which one, of runs that learn several")
     parser.add_argument("--unit", help="of the property, for the axes")
     parser.add_argument("--title", help="heading of the page")
     parser.add_argument("--overwrite", action="store_true", help="replace the page and its files")
@@ -42,16 +47,19 @@ def run(args: argparse.Namespace) -> int:
     except ImportError as error:
         raise missing_package(f"{error}", "report") from None
     from deepmd_mft.report.page import write_report  # noqa: PLC0415
-    from deepmd_mft.report.runs import load_run, unlike_seeds  # noqa: PLC0415
+    from deepmd_mft.report.runs import Wanted, load_runs, unlike_seeds  # noqa: PLC0415
+    from deepmd_mft.report.strategy import parse_run  # noqa: PLC0415
 
-    if len({folder.resolve().name for folder in args.runs}) < len(args.runs):
+    parsed = [parse_run(text) for text in args.runs]
+    wanted = [Wanted(folder.resolve(), strategy) for folder, strategy in parsed]
+    if len({one.folder.name for one in wanted}) < len(wanted):
         raise UserError("two runs have folders of the same name; rename one")
     progress = not args.quiet and sys.stderr.isatty()
-    runs = [load_run(f.resolve(), args.split, args.sets, progress=progress) for f in args.runs]
+    runs = load_runs(wanted, args.split, args.sets, name=args.property, progress=progress)
     page, files = write_report(
         runs, args.out, unit=args.unit, title=args.title, overwrite=args.overwrite
     )
-    for note in unlike_seeds(runs):
+    for note in [*unlike_seeds(runs), *(note for run in runs for note in run.notes)]:
         print(f"dp-mft report: {note}", file=sys.stderr)
     if not args.quiet:
         print(f"wrote {page}, and its figures and numbers to {files}")

@@ -15,8 +15,15 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     parser.add_argument("folder", type=Path, metavar="RUN", help="folder in which `dp train` ran")
-    parser.add_argument("--input", type=Path, help="its input; RUN/input.json by default")
+    parser.add_argument(
+        "--input", type=Path, help="its input, JSON or YAML; deepmd-kit's RUN/out.json by default"
+    )
     parser.add_argument("--head", help="property branch, if there are several")
+    parser.add_argument(
+        "--property",
+        help="which one counts, of a head that has several; by default their mean, each in units "
+        "of the standard deviation of its validation labels",
+    )
     parser.add_argument("--metric", help="rmse by default; for classes roc_auc or accuracy")
     parser.add_argument(
         "--average",
@@ -39,6 +46,7 @@ def run(args: argparse.Namespace) -> int:
     found = select(
         TrainingRun(args.folder, args.input),
         head=args.head,
+        name=args.property,
         metric=args.metric,
         averages=averages,
         overwrite=args.overwrite,
@@ -52,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
                 f"{one['kind']} average of {len(one['members'])}: {found.metric} "
                 f"{one[found.metric]:.5g}, {kept}"
             )
-        print(f"{args.folder / BEST} -> {found.best.name}")
+        print(f"{args.folder / BEST} -> {found.best.relative_to(args.folder)}")
     for note in found.skipped:
         print(f"dp-mft select: {note}", file=sys.stderr)
     return 0

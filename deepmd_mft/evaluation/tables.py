@@ -12,15 +12,18 @@ import pandas as pd
 from tqdm import tqdm
 
 from deepmd_mft.errors import UserError
+from deepmd_mft.evaluation.folds import without_fold
+from deepmd_mft.evaluation.force_field import force_field_tables
 from deepmd_mft.evaluation.metrics import CLASSES, REGRESSION, groups, intervals, measure
 from deepmd_mft.files.checksums import file_checksum
 from deepmd_mft.files.records import write_record
 from deepmd_mft.files.versions import package_versions
-from deepmd_mft.inference.predictor import ModelFile, Output, Predictor
+from deepmd_mft.inference.predictor import Output, Predictor
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from deepmd_mft.checkpoints.model_file import ModelFile
     from deepmd_mft.structures.structure_set import StructureSet
 
 KEYS = ["model", "file", "property", "set"]
@@ -37,7 +40,7 @@ class Evaluation:
     groups : pd.DataFrame
         The same for each group of structures: by element, size, target decile.
     predictions : pd.DataFrame
-        One row a structure.
+        One row per structure (of a force field its energy, and the RMSE of its forces).
     record : dict
         Models, sets, checksums and versions.
     notes : list of str
@@ -56,13 +59,19 @@ class Evaluation:
         return bool(self.metrics["nan_predictions"].sum())
 
     def seeds(self) -> pd.DataFrame:
-        """Return mean and standard deviation over the files that share a name."""
+        """Return mean and standard deviation over the files (seeds, folds) that share a name."""
         names = [n for n in (*REGRESSION, *CLASSES) if n in self.metrics]
-        by = self.metrics.groupby(["model", "property", "set"], sort=False)
-        table = by[names].agg(["mean", "std"])
-        table.columns = ["_".join(column) for column in table.columns]
-        table.insert(0, "files", by.size())
-        return table.reset_index()
+        table = self.metrics.assign(set=self.metrics["set"].map(without_fold))
+        by = table.groupby(["model", "property", "set"], sort=False)
+        found = by[names].agg(["mean", "std"])
+        found.columns = ["_".join(column) for column in found.columns]
+        found.insert(0, "files", by.size())
+        return found.reset_index()
+
+    @property
+    def has_seeds(self) -> bool:
+        """Whether some files share a name, property and set (of any fold)."""
+        return bool((self.seeds()["files"] > 1).any())
 
     def write(self, folder: Path, *, table_format: str = "csv") -> None:
         """Write ``metrics.csv``, ``groups.csv``, ``seeds.csv``, predictions and the record.
@@ -76,7 +85,7 @@ class Evaluation:
         """
         self.metrics.to_csv(folder / "metrics.csv", index=False)
         self.groups.to_csv(folder / "groups.csv", index=False)
-        if self.metrics.duplicated(["model", "property", "set"]).any():
+        if self.has_seeds:
             self.seeds().to_csv(folder / "seeds.csv", index=False)
         if table_format == "parquet":
             self.predictions.to_parquet(folder / "predictions.parquet", index=False)
@@ -86,59 +95,96 @@ class Evaluation:
 
 
 def evaluate(
-    models: list[ModelFile], sets: list[StructureSet], *, progress: bool = True
+    models: list[ModelFile],
+    sets: list[list[StructureSet]],
+    *,
+    progress: bool = True,
 ) -> Evaluation:
-    """Evaluate every model on every set.
+    """Evaluate every model on its sets.
 
     Parameters
     ----------
     models : list of ModelFile
-        Files that share a name are seeds of one model.
-    sets : list of StructureSet
+        Files that share a name are seeds (or folds) of one model.
+    sets : list of list of StructureSet
+        Those of each model.
     progress : bool
         Show a bar.
 
     Raises
     ------
     UserError
-        If a model cannot be loaded, or predicts nothing that the sets could hold.
+        If a model cannot be loaded.
     """
-    rows: list[dict[str, Any]] = []
-    parts: list[dict[str, Any]] = []
-    tables: list[pd.DataFrame] = []
-    notes: list[str] = []
-    record = _record(sets)
-    total = len(models) * sum(map(len, sets))
+    parts = _Parts()
+    record = _record([one for part in sets for one in part])
+    total = sum(len(one) for part in sets for one in part)
     with tqdm(total=total, unit=" structures", disable=not progress, mininterval=0.5) as bar:
-        for file in models:
-            predictor = Predictor.load(file.path, file.head)
+        for file, part in zip(models, sets, strict=True):
+            predictor = Predictor.load(file.path, file.branch)
             record["models"].append(
                 {
                     "name": file.name,
                     "path": str(file.path.resolve()),
                     "sha256": file_checksum(file.path),
-                    "head": predictor.head or None,
+                    "head": predictor.branch or None,
                     "params": predictor.params,
                 }
             )
-            for structures in sets:
+            for structures in part:
                 bar.set_postfix_str(f"{file.name} on {structures.name}")
                 found = predictor.predict(predictor.batches(structures), bar.update)
+                keys = {"model": file.name, "file": str(file.path)}
+                if predictor.is_force_field:
+                    parts.add_force_field(keys, structures, found)
+                    continue
                 for output in predictor.outputs:
-                    keys = {
-                        "model": file.name,
-                        "file": str(file.path),
-                        "property": output.name,
-                        "set": structures.name,
-                    }
-                    prediction = found[output.name]
-                    label = structures.labels(output.name, output.label_columns)
-                    rows.append({**keys, **_row(prediction, label, output)})
-                    notes += _notes(keys, prediction, label, structures)
-                    if label is not None:
-                        parts += _groups(keys, prediction, label, structures, output)
-                    tables.append(_table(keys, prediction, label, structures))
-    return Evaluation(pd.DataFrame(rows), pd.DataFrame(parts), pd.concat(tables), record, notes)
+                    parts.add(keys, structures, output, found[output.name])
+    return Evaluation(
+        pd.DataFrame(parts.metrics),
+        pd.DataFrame(parts.groups),
+        pd.concat(parts.predictions),
+        record,
+        list(dict.fromkeys(parts.notes)),
+    )
+
+
+class _Parts:
+    """The rows of the tables, as they come."""
+
+    def __init__(self) -> None:
+        self.metrics: list[dict[str, Any]] = []
+        self.groups: list[dict[str, Any]] = []
+        self.predictions: list[pd.DataFrame] = []
+        self.notes: list[str] = []
+
+    def add(
+        self, keys: dict[str, str], structures: StructureSet, output: Output, prediction: np.ndarray
+    ) -> None:
+        """Add the predictions of a property."""
+        keys = {**keys, "property": output.name, "set": structures.name}
+        label = structures.labels(output.name, output.label_columns)
+        self.metrics.append({**keys, **_row(prediction, label, output)})
+        self.notes += _notes(keys, prediction, label, structures)
+        if label is not None:
+            self.groups += _groups(keys, prediction, label, structures, output)
+        self.predictions.append(_table(keys, prediction, label, structures))
+
+    def add_force_field(
+        self, keys: dict[str, str], structures: StructureSet, found: dict[str, np.ndarray]
+    ) -> None:
+        """Add the predictions of energies, forces and virials."""
+        keys = {**keys, "set": structures.name}
+        rows, label, each = force_field_tables(structures, found)
+        self.metrics += [{**keys, **row} for row in rows]
+        keys = {**keys, "property": "energy"}
+        self.notes += _notes(keys, found["energy"], label, structures)
+        table = _table(keys, found["energy"], label, structures)
+        self.predictions.append(table.assign(force_rmse=each))
+        if label is not None:
+            natoms = structures.natoms[:, None]
+            own = ({**keys, "property": "energy_per_atom"}, found["energy"] / natoms)
+            self.groups += _groups(*own, label / natoms, structures, Output("energy", 1))
 
 
 def _record(sets: list[StructureSet]) -> dict[str, Any]:
@@ -151,12 +197,27 @@ def _record(sets: list[StructureSet]) -> dict[str, Any]:
                 "frames": len(one),
                 "unit": one.unit,
                 "split": one.split_method,
+                "split_seed": _split_seed(one),
                 "folders": one.checksum(),
             }
             for one in sets
         },
         "models": [],
     }
+
+
+def _split_seed(structures: StructureSet) -> int | None:
+    """Return the seed of the split that made a set, from the ``split.json`` that names its method.
+
+    None if there is none, or it says no seed.
+    """
+    if structures.split_method is None:
+        return None
+    for above in list(structures.folders[0].resolve().parents)[:2]:
+        if (above / "split.json").is_file():
+            parameters = json.loads((above / "split.json").read_text()).get("parameters", {})
+            return parameters.get("seed") if isinstance(parameters, dict) else None
+    return None
 
 
 def _row(prediction: np.ndarray, label: np.ndarray | None, output: Output) -> dict[str, Any]:
@@ -226,8 +287,10 @@ def _table(
     table: dict[str, Any] = {
         **keys,
         "id": structures.ids,
+        "smiles": structures.smiles,
         "formula": structures.formulas,
         "natoms": structures.natoms,
+        "unit": structures.unit.get(keys["property"], ""),
     }
     for name, values in (("label", label), ("prediction", prediction)):
         if values is None:
@@ -236,6 +299,10 @@ def _table(
         for column in range(values.shape[1]):
             table[name if values.shape[1] == 1 else f"{name}_{column}"] = values[:, column]
     return pd.DataFrame(table)
+
+
+#: Columns of the predictions that hold text, whatever it looks like: a set called 29, an id 001.
+TEXT = ("model", "file", "property", "set", "id", "smiles", "formula", "unit")
 
 
 def read_evaluation(folder: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
@@ -248,14 +315,17 @@ def read_evaluation(folder: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
     """
     try:
         record = json.loads((folder / "evaluation.json").read_text())
-        parquet = folder / "predictions.parquet"
+        parquet, csv = folder / "predictions.parquet", folder / "predictions.csv"
         if parquet.is_file():
             return pd.read_parquet(parquet), record
-        return pd.read_csv(folder / "predictions.csv"), record
+        table = pd.read_csv(csv, dtype=str, keep_default_na=False)
+        numbers = [name for name in table if name not in TEXT]
+        table[numbers] = table[numbers].replace("", "nan").astype(float)
     except (OSError, ValueError) as error:
         raise UserError(
             f"{folder} is not a folder of `dp-mft evaluate` ({error}); evaluate again"
         ) from None
+    return table, record
 
 
 def text_table(table: pd.DataFrame) -> str:

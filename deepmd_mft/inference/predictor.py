@@ -1,9 +1,9 @@
-"""Load a model, checkpoint or frozen, and predict its properties.
+"""Load a model, checkpoint or frozen, and predict with it.
 
 The numbers are those of ``dp --pt test``. It is quicker because each core has a batch of its own
 (operators on small tensors share cores badly), padding is cut off, structures of one size go
-together, nothing is kept for a gradient, and TorchScript does not spend the first batches on
-specialising itself.
+together, nothing is kept for a gradient that nobody asks for, and TorchScript does not spend the
+first batches on specialising itself.
 """
 
 from __future__ import annotations
@@ -13,19 +13,26 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
-from deepmd.utils.model_branch_dict import get_model_dict
 
 from deepmd_mft.bridge.models import load_frozen, load_model, no_jit_warm_up
-from deepmd_mft.checkpoints.branch import head_type, is_property, property_columns
+from deepmd_mft.checkpoints.branch import (
+    branches_of,
+    choose_branch,
+    head_type,
+    is_force_field,
+    is_property,
+    property_columns,
+)
+from deepmd_mft.checkpoints.file import branch_weights, read_model_params, read_state
 from deepmd_mft.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from deepmd_mft.bridge.neighbours import NeighbourLists
     from deepmd_mft.structures.structure_set import Batch, StructureSet
@@ -34,12 +41,13 @@ if TYPE_CHECKING:
 MANY_ATOMS = 50_000
 #: Batches at a time: models that are not frozen hold Python's lock for a tenth of the time.
 MOST_WORKERS = 8
-PROPERTY_HEADS = "mft_property, mft_spatial_extent, mft_dipole_norm, mft_classification, property"
+#: What :meth:`Predictor.represent` can return, by deepmd-kit's names.
+REPRESENTATIONS = {"descriptor": "descriptor", "last_layer": "atomic_feature"}
 
 
 @dataclass(frozen=True)
 class Output:
-    """One property that a model predicts.
+    """One quantity that a model predicts.
 
     Attributes
     ----------
@@ -49,11 +57,14 @@ class Output:
         Columns of the output.
     num_classes : int or None
         Number of classes if the outputs are logits.
+    per_atom : bool
+        One row per atom instead of one per structure.
     """
 
     name: str
     columns: int
     num_classes: int | None = None
+    per_atom: bool = False
 
     @property
     def label_columns(self) -> int:
@@ -61,57 +72,8 @@ class Output:
         return 1 if self.num_classes else self.columns
 
 
-@dataclass(frozen=True)
-class ModelFile:
-    """A model as given on the command line: ``[NAME=]FILE[:HEAD]``."""
-
-    name: str
-    path: Path
-    head: str | None = None
-
-    @classmethod
-    def parse(cls, text: str, head: str | None = None) -> ModelFile:
-        """Split the text; the name is that of the folder and file if left out.
-
-        Raises
-        ------
-        UserError
-            If there is no such file.
-        """
-        name, equals, rest = text.partition("=")
-        if not equals or "/" in name or Path(text).exists():
-            name, rest = "", text
-        path, colon, branch = rest.rpartition(":")
-        if not colon or Path(rest).exists():
-            path, branch = rest, ""
-        found = Path(path)
-        if found.is_dir():
-            found = best_model(found)
-        if not found.is_file():
-            raise UserError(
-                f"model {found} does not exist; write a model as [NAME=]FILE[:HEAD], or a folder "
-                "that `dp-mft select` has been through"
-            )
-        parent = found.absolute().parent.name
-        return cls(name or f"{parent}/{found.name}", found, branch or head)
-
-
-def best_model(run: Path) -> Path:
-    """Return the model of a run: the selected checkpoint, else the frozen model, else the last.
-
-    Raises
-    ------
-    UserError
-        If the folder has none.
-    """
-    frozen = sorted(run.glob("*.pth"))
-    for path in (run / "model.best.pt", *frozen[:1], run / "model.ckpt.pt"):
-        if path.is_file():
-            return path
-    raise UserError(
-        f"{run} has no model (model.best.pt, *.pth or model.ckpt.pt): train first, then "
-        f"`dp-mft select {run}`"
-    )
+#: What a force field predicts: eV, eV/Angstrom and eV, as in deepmd-kit's data.
+FORCE_FIELD = (Output("energy", 1), Output("force", 3, per_atom=True), Output("virial", 9))
 
 
 class Predictor:
@@ -122,20 +84,30 @@ class Predictor:
     model : torch.nn.Module
         In evaluation mode; scripted if it came from a ``.pth``.
     params : dict
-        The model's JSON.
-    head : str
-        Its branch; empty for a single-task model.
+        The JSON of its branch.
+    branch : str
+        Its name; empty for a single-task model.
     path : Path
         For messages.
+
+    Attributes
+    ----------
+    outputs : list of Output
+        The properties, or energy, force and virial.
+    is_force_field : bool
+        Whether it predicts energy, force and virial.
     """
 
-    def __init__(self, model: Any, params: dict[str, Any], head: str, path: Path) -> None:
+    def __init__(self, model: Any, params: dict[str, Any], branch: str, path: Path) -> None:
         self.model = model
+        for weights in model.parameters():
+            weights.requires_grad_(False)  # forces need the gradient by coordinates only
         self.device = next(iter(model.parameters())).device
         self.params = params
-        self.head = head
+        self.branch = branch
         self.path = path
         self.type_map = list(model.get_type_map())
+        self.is_force_field = is_force_field(params)
         self.outputs = _outputs(params, model)
         self.dim_fparam = int(model.get_dim_fparam())
         if model.get_dim_aparam():
@@ -145,37 +117,32 @@ class Predictor:
             )
 
     @classmethod
-    def load(cls, path: Path, head: str | None = None) -> Predictor:
-        """Load a ``.pt`` checkpoint (with its head) or a frozen ``.pth``.
+    def load(cls, path: Path, branch: str | None = None) -> Predictor:
+        """Load a ``.pt`` checkpoint (with its branch) or a frozen ``.pth``.
 
         Parameters
         ----------
         path : Path
-        head : str, optional
-            Branch or alias of a multi-task checkpoint; the only property branch if left out.
+        branch : str, optional
+            Branch or alias of a multi-task checkpoint; the only property branch if left out, or
+            the only branch.
 
         Raises
         ------
         UserError
-            If the file is no model, is cut off, or has no such property head.
+            If the file is no model, is cut off, has no such branch, or one whose head is neither
+            a property's nor an energy's.
         """
         if path.suffix == ".pth":
-            return cls._load_frozen(path, head)
-        from deepmd_mft.checkpoints.file import read_model_params  # noqa: PLC0415  (slow to import)
-
+            return cls._load_frozen(path)  # a frozen model is one branch
         params = read_model_params(path)
-        if "model_dict" in params:
-            head = property_branch(params["model_dict"], path, head)
-            branch = params["model_dict"][head]
-        else:
-            branch = params
-            if not is_property(branch):
-                raise UserError(_no_property(path, {"the model": branch}))
-            head = ""
-        return cls(load_model(str(path), head or None), branch, head, path)
+        name = choose_branch(params, path, branch, _properties_first)
+        chosen = branches_of(params)[name]
+        _check_head(path, name, chosen)
+        return cls(load_model(str(path), name or None), chosen, name, path)
 
     @classmethod
-    def _load_frozen(cls, path: Path, head: str | None) -> Predictor:
+    def _load_frozen(cls, path: Path) -> Predictor:
         if not path.is_file():
             raise UserError(f"model {path} does not exist")
         try:
@@ -186,29 +153,30 @@ class Predictor:
                 f"{path} is not a frozen model of `dp --pt freeze` ({type(error).__name__}); "
                 "freeze it again"
             ) from None
-        if not is_property(params):
-            raise UserError(_no_property(path, {"the frozen model": params}))
-        del head  # a frozen model is one branch
+        _check_head(path, "", params)
         return cls(model, params, "", path)
 
     def batches(self, structures: StructureSet) -> list[Batch]:
         """Return the structures of a set in batches for this model."""
         return structures.batches(self.type_map, self.dim_fparam)
 
-    def load_weights(self, path: Path) -> None:
-        """Put the weights of another checkpoint of the same run into this model."""
-        self.load_state(branch_state(path, self.head))
+    def load_weights(self, state: Path | dict[str, Any]) -> None:
+        """Put the weights of a checkpoint of the same run into this model.
 
-    def load_state(self, state: dict[str, torch.Tensor]) -> None:
-        """Put weights, named as in :func:`branch_state`, into this model.
+        Parameters
+        ----------
+        state : Path or dict
+            The checkpoint, or weights named as :func:`~deepmd_mft.checkpoints.file.read_state`
+            names them.
 
         Raises
         ------
         UserError
             If they are those of another network.
         """
+        whole = state if isinstance(state, dict) else read_state(state)
         try:
-            self.model.load_state_dict(state)
+            self.model.load_state_dict(branch_weights(whole, self.branch, self.path))
         except RuntimeError as error:
             raise UserError(f"weights do not fit the model of {self.path}: {error}") from None
 
@@ -227,41 +195,97 @@ class Predictor:
         advance : callable, optional
             Called with the number of structures done, for a progress bar.
         neighbours : NeighbourLists, optional
-            Remembers the neighbour lists of the batches; for models that are not frozen.
+            Remembers the neighbour lists of the batches; for property models that are not frozen.
 
         Returns
         -------
         dict of str to np.ndarray
-            nframes x columns for each property.
+            nframes x columns for each output; for one per atom (force) natoms x columns, the atoms
+            of all structures in the order of the set. NaN for what the model does not give.
         """
-        nframes = sum(len(batch.rows) for batch in batches)
-        found = {o.name: np.full((nframes, o.columns), np.nan) for o in self.outputs}
-        device, model = self.device, self.model
-        if sum(batch.atype.numel() for batch in batches) >= MANY_ATOMS:
+        places = _Places(batches)
+        found = {o.name: np.full((places.length(o), o.columns), np.nan) for o in self.outputs}
+        model = self.model
+        if not self.is_force_field and places.natoms.sum() >= MANY_ATOMS:
             model = self._without_unused_parts
+        gradient = nullcontext if self.is_force_field else torch.no_grad
 
         def forward(number: int) -> dict[str, np.ndarray]:
-            batch = batches[number]
             if neighbours is not None:
                 neighbours.choose(number)
-            with torch.no_grad(), no_jit_warm_up():  # both hold for one thread only
-                output = model(
-                    batch.coord.to(device),
-                    batch.atype.to(device),
-                    None if batch.box is None else batch.box.to(device),
-                    None if batch.fparam is None else batch.fparam.to(device),
-                )
-                return {name: output[name].cpu().numpy() for name in found}
+            with gradient(), no_jit_warm_up():  # both hold for one thread only
+                output = model(*self._inputs(batches[number]))
+            return {k: output[k].detach().cpu().numpy() for k in found if k in output}
 
         remembering = neighbours.kept() if neighbours is not None else nullcontext()
-        with remembering, _workers(device) as pool:
-            outputs = pool.map(forward, range(len(batches)))
-            for batch, output in zip(batches, outputs, strict=True):
-                for name, values in found.items():
-                    values[batch.rows] = output[name]
+        with remembering, _workers(self.device) as pool:
+            results = pool.map(forward, range(len(batches)))
+            for batch, result in zip(batches, results, strict=True):
+                for output in self.outputs:
+                    if output.name in result:
+                        values = result[output.name].reshape(-1, output.columns)
+                        found[output.name][places.of(batch, output)] = values
                 if advance:
                     advance(len(batch.rows))
         return found
+
+    def represent(
+        self,
+        batches: list[Batch],
+        what: Literal["descriptor", "last_layer"] = "descriptor",
+        advance: Callable[[int], object] | None = None,
+    ) -> np.ndarray:
+        """Return a representation of every structure: the mean over its atoms.
+
+        Parameters
+        ----------
+        batches : list of Batch
+            Of one set, made by :meth:`batches`.
+        what : {"descriptor", "last_layer"}
+            The descriptor's output, or the last hidden layer of the fitting net.
+        advance : callable, optional
+            Called with the number of structures done, for a progress bar.
+
+        Returns
+        -------
+        np.ndarray
+            nframes x width.
+
+        Raises
+        ------
+        UserError
+            If the model has no such representation.
+        """
+        places = _Places(batches)
+
+        def forward(number: int) -> np.ndarray:
+            with torch.no_grad(), no_jit_warm_up():
+                output = self.model.forward_embedding(*self._inputs(batches[number]))
+            return np.asarray(output[REPRESENTATIONS[what]].mean(dim=1).cpu().numpy())
+
+        parts: list[np.ndarray] = []
+        try:
+            with _workers(self.device) as pool:
+                for batch, part in zip(
+                    batches, pool.map(forward, range(len(batches))), strict=True
+                ):
+                    parts.append(part)
+                    if advance:
+                        advance(len(batch.rows))
+        except (AttributeError, KeyError, NotImplementedError):
+            raise UserError(
+                f"{self.path} has no {what.replace('_', ' ')} to look into; frozen with an older "
+                "deepmd-kit, or combined of several models?"
+            ) from None
+        found = np.empty((len(places.natoms), parts[0].shape[1]))
+        for batch, part in zip(batches, parts, strict=True):
+            found[batch.rows] = part
+        return found
+
+    def _inputs(self, batch: Batch) -> tuple[torch.Tensor | None, ...]:
+        """Return the coordinates, types, cells and frame parameters of a batch, on the device."""
+        parts = (batch.coord, batch.atype, batch.box, batch.fparam)
+        return tuple(None if part is None else part.to(self.device) for part in parts)
 
     @cached_property
     def _without_unused_parts(self) -> Any:
@@ -272,6 +296,26 @@ class Predictor:
         if not isinstance(self.model, torch.jit.ScriptModule):
             return self.model
         return torch.jit.freeze(self.model)
+
+
+class _Places:
+    """Where the structures of batches, and their atoms, stand in the arrays of the whole set."""
+
+    def __init__(self, batches: list[Batch]) -> None:
+        self.natoms = np.zeros(sum(len(batch.rows) for batch in batches), dtype=int)
+        for batch in batches:
+            self.natoms[batch.rows] = batch.atype.shape[1]
+        self.starts = np.cumsum(self.natoms) - self.natoms
+
+    def length(self, output: Output) -> int:
+        """Return the number of rows of an output."""
+        return int(self.natoms.sum()) if output.per_atom else len(self.natoms)
+
+    def of(self, batch: Batch, output: Output) -> np.ndarray:
+        """Return the rows of a batch in an output."""
+        if not output.per_atom:
+            return batch.rows
+        return (self.starts[batch.rows][:, None] + np.arange(batch.atype.shape[1])).ravel()
 
 
 @contextmanager
@@ -291,66 +335,32 @@ def _workers(device: torch.device) -> Iterator[ThreadPoolExecutor]:
         torch.set_num_threads(cores)
 
 
-def branch_state(path: Path, head: str) -> dict[str, torch.Tensor]:
-    """Return the weights of one branch of a checkpoint, named as in the branch's model.
-
-    Raises
-    ------
-    UserError
-        If the file cannot be read, or lacks the branch.
-    """
-    from deepmd_mft.checkpoints.file import read_state  # noqa: PLC0415  (slow to import)
-
-    state = read_state(path)
-    prefix = f"model.{head or 'Default'}."
-    found = {
-        key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)
-    }
-    if not found:
-        raise UserError(f"{path} has no weights of branch '{head or 'Default'}'")
-    return found
-
-
-def property_branch(branches: dict[str, Any], path: Path, head: str | None) -> str:
-    """Return the name of the property branch that is meant.
-
-    Raises
-    ------
-    UserError
-        If there is none, several, or the named one is missing or another kind.
-    """
-    aliases = get_model_dict(branches)[0]
-    if head is not None:
-        if head not in aliases:
-            raise UserError(
-                f"{path} has no head '{head}'; it has {', '.join(branches)}. Choose with --head"
-            )
-        if not is_property(branches[aliases[head]]):
-            raise UserError(_no_property(path, {head: branches[aliases[head]]}))
-        return str(aliases[head])
+def _properties_first(branches: dict[str, dict[str, Any]]) -> list[str]:
+    """Return the property branches, or all if there are none."""
     found = [name for name, branch in branches.items() if is_property(branch)]
-    if not found:
-        raise UserError(_no_property(path, branches))
-    if len(found) > 1:
+    return found or list(branches)
+
+
+def _check_head(path: Path, name: str, branch_params: dict[str, Any]) -> None:
+    where = f"branch '{name}' of {path}" if name else str(path)
+    if not (is_property(branch_params) or is_force_field(branch_params)):
         raise UserError(
-            f"{path} has several property heads: {', '.join(found)}; choose with --head"
+            f"{where} has a fitting net of type '{head_type(branch_params)}'; properties, classes, "
+            "energies and forces are predicted here, for others use `dp --pt test`"
         )
-    return found[0]
-
-
-def _no_property(path: Path, branches: dict[str, Any]) -> str:
-    kinds = ", ".join(f"{name}: {head_type(branch)}" for name, branch in branches.items())
-    return (
-        f"{path} has no property head ({kinds}; needed is one of {PROPERTY_HEADS}). A pretrained "
-        "checkpoint gets one by fine-tuning; for energies and forces use `dp --pt test`"
-    )
+    if branch_params.get("spin"):
+        raise UserError(f"{where} is a model with spin; use `dp --pt test`")
 
 
 def _outputs(params: dict[str, Any], model: Any) -> list[Output]:
+    if is_force_field(params):
+        return list(FORCE_FIELD)
     net = params["fitting_net"]
     columns = property_columns(params)
     if len(columns) == 1:  # the model knows how many logits or components
         (name,) = columns
-        classes = int(net.get("num_classes", 2)) if net["type"] == "mft_classification" else None
+        classes = (
+            int(net.get("num_classes", 2)) if head_type(params) == "mft_classification" else None
+        )
         return [Output(name, int(model.get_task_dim()), classes)]
     return [Output(name, dim) for name, dim in columns.items()]

@@ -18,6 +18,7 @@ from deepmd_mft.bridge.elements import sort_elements_by_table
 from deepmd_mft.bridge.inputs import take_pretrained_model
 from deepmd_mft.bridge.reading import read_frames_without_threads
 from deepmd_mft.checkpoints.file import read_model_params
+from deepmd_mft.checkpoints.start import record_start
 from deepmd_mft.errors import UserError
 from deepmd_mft.inputs.branches import Branch, normalised, read_branches
 from deepmd_mft.inputs.checkpoint import check_checkpoint, checkpoint_path
@@ -58,7 +59,8 @@ def check_command(args: argparse.Namespace) -> None:
     _speed_up()
     if int(os.environ.get("RANK", "0")) != 0:
         return
-    check_all(config, given, Findings(stop=True))
+    _, branches, _ = check_all(config, given, Findings(stop=True))
+    record_start(Path.cwd(), args, branches)
 
 
 def _speed_up() -> None:

@@ -1,104 +1,37 @@
-"""The figures of a report, each in a light and a dark version, and their numbers.
-
-Colours are those of Okabe and Ito, told apart by readers with any colour vision; markers and
-hatches repeat what the colours say.
-"""
+"""The figures of a report, each in a light and a dark version, and their numbers."""
 
 from __future__ import annotations
 
-import base64
-import io
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
+from deepmd_mft.evaluation.folds import without_fold
+from deepmd_mft.evaluation.metrics import regression
+from deepmd_mft.plots.drawing import Drawing, draw
+from deepmd_mft.plots.style import LINES, MARKERS, SETS
 from deepmd_mft.report.distance import (
     FEWEST,
     StructuralDistances,
     by_distance,
     label_distance,
 )
-from deepmd_mft.report.runs import STRATEGIES, Run
+from deepmd_mft.report.errors import Gain, digits, gains_table, kind_of_set
+from deepmd_mft.report.strategy import STRATEGIES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from matplotlib.axes import Axes
 
     from deepmd_mft.report.paper import Published
+    from deepmd_mft.report.runs import Run
 
-COLOURS = {
-    "light": {"scratch": "#6b6b6b", "ft": "#d55e00", "lp": "#009e73", "mft": "#0072b2"},
-    "dark": {"scratch": "#b0b0b0", "ft": "#ff8f4d", "lp": "#35c796", "mft": "#56b4e9"},
-}
-INK = {"light": ("#ffffff", "#1c1c1c", "#d8d8d8"), "dark": ("#1b1e23", "#e6e6e6", "#41464e")}
-LINES = {"scratch": ":", "ft": "-", "lp": "-.", "mft": "-"}
-MARKERS = {"scratch": "s", "ft": "o", "lp": "^", "mft": "D"}
-WIDTH, HEIGHT = 5.4, 3.9
 #: Lower edges of the bins of distance: of labels, and as quantiles of those of structures.
 LABEL_EDGES = np.array([0, 0.5, 1, 1.5, 2, 2.5, 3, 4])
 QUANTILES = (0, 0.1, 0.25, 0.5, 0.75, 0.9, 0.97)
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """A figure: file name, title, caption, numbers, and PNG images by theme."""
-
-    name: str
-    title: str
-    caption: str
-    numbers: pd.DataFrame
-    images: dict[str, bytes]
-
-    def data_url(self, theme: str) -> str:
-        """Return an image as the page embeds it."""
-        return "data:image/png;base64," + base64.b64encode(self.images[theme]).decode()
-
-
-def _draw(
-    name: str,
-    title: str,
-    caption: str,
-    numbers: pd.DataFrame,
-    paint: Callable[[Axes, dict[str, str]], None],
-) -> Drawing:
-    images = {}
-    for theme, (paper, ink, grid) in INK.items():
-        style: dict[str, Any] = {
-            "figure.facecolor": paper,
-            "axes.facecolor": paper,
-            "savefig.facecolor": paper,
-            "text.color": ink,
-            "axes.edgecolor": ink,
-            "axes.labelcolor": ink,
-            "xtick.color": ink,
-            "ytick.color": ink,
-            "grid.color": grid,
-            "font.size": 11,
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "legend.frameon": False,
-            "hatch.linewidth": 1.2,
-        }
-        with mpl.rc_context(style):
-            figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
-            axes = figure.add_subplot()
-            axes.grid(visible=True, linewidth=0.6)
-            axes.set_axisbelow(True)
-            paint(axes, {**COLOURS[theme], "ink": ink, "paper": paper})
-            buffer = io.BytesIO()
-            figure.savefig(buffer, format="png", dpi=170)
-        images[theme] = buffer.getvalue()
-    return Drawing(name, title, caption, numbers, images)
-
-
-def kind_of_set(name: str) -> str:
-    """Return ID or OOD by the name of a set, or the name itself."""
-    return next((kind.upper() for kind in ("ood", "id") if name.startswith(kind)), name)
+#: Percent that the axis of improvements shows at least: two percent are to look like two percent.
+LEAST_SHOWN = 25.0
 
 
 def strategies_of(runs: list[Run]) -> list[str]:
@@ -111,8 +44,8 @@ def largest_training(runs: list[Run]) -> list[Run]:
     found = []
     for name in strategies_of(runs):
         own = [run for run in runs if run.strategy == name]
-        most = max(len(run.train_labels) for run in own)
-        found += [run for run in own if len(run.train_labels) == most]
+        most = max(run.training.labels or 0 for run in own)
+        found += [run for run in own if (run.training.labels or 0) == most]
     return found
 
 
@@ -121,69 +54,80 @@ def first_of_each(runs: list[Run]) -> list[Run]:
     return [next(run for run in runs if run.strategy == name) for name in strategies_of(runs)]
 
 
-def improvement(runs: list[Run], table: pd.DataFrame, paper: Published | None) -> Drawing | None:
-    """Relative improvement over scratch, as Fig. 2 a-c of the paper."""
-    part = table[(table["strategy"] != "scratch") & table["improvement_percent"].notna()]
-    if part.empty:
+def tests_of(table: pd.DataFrame) -> list[str]:
+    """Return the test sets, without their folds, in distribution first."""
+    tests = list(dict.fromkeys(table["test"]))
+    return sorted(tests, key=lambda name: (kind_of_set(name) != "ID", tests.index(name)))
+
+
+def improvement(
+    runs: list[Run], gains: list[Gain], paper: Published | None, tests: list[str]
+) -> Drawing | None:
+    """Relative improvement over scratch, as Fig. 2 a-c of the paper, with paired intervals."""
+    if not gains:
         return None
-    order = [name for name in strategies_of(runs) if name != "scratch"]
-    kinds = [k for k in ("ID", "OOD") if (part["kind"] == k).any()]
-    several = part.duplicated(["strategy", "kind"]).any()
-    known = paper.improvements() if paper is not None and paper.metric == "rmse" else {}
+    order = [name for name in strategies_of(runs) if any(g.strategy == name for g in gains)]
+    classes = runs[0].classes
+    several = any(len(gain.each) > 1 for gain in gains)
+    known = {}
+    if paper is not None and paper.metric == "rmse" and not classes:
+        known = paper.improvements()
 
     def paint(axes: Axes, colours: dict[str, str]) -> None:
-        for shift, kind in enumerate(kinds):
-            for place, name in enumerate(order):
-                rows = part[(part["strategy"] == name) & (part["kind"] == kind)]
-                gains = rows["improvement_percent"]
-                x = place + 0.4 * (shift - (len(kinds) - 1) / 2)
-                axes.bar(
-                    x,
-                    gains.mean(),
-                    0.36,
-                    facecolor=colours[name] if kind == "ID" else colours["paper"],
-                    edgecolor=colours[name],
-                    hatch="" if kind == "ID" else "////",
-                    linewidth=1.5,
-                )
-                if len(gains) > 1:
-                    axes.plot([x] * len(gains), gains, "o", color=colours["ink"], markersize=4)
-                if (name, kind) in known:
-                    axes.plot(x, known[name, kind], "_", color=colours["ink"], ms=17, mew=2)
+        width = 0.8 / len(tests)
+        for gain in gains:
+            shift = tests.index(gain.test)
+            x = order.index(gain.strategy) + width * (shift - (len(tests) - 1) / 2)
+            hatch = SETS[shift % len(SETS)][0]
+            colour = colours[gain.strategy]
+            face = colours["paper"] if hatch else colour
+            look: dict[str, Any] = {"facecolor": face, "edgecolor": colour, "hatch": hatch}
+            axes.bar(x, gain.mean, 0.9 * width, linewidth=1.5, **look)
+            if np.isfinite(gain.low):
+                spread = [[max(0.0, gain.mean - gain.low)], [max(0.0, gain.high - gain.mean)]]
+                axes.errorbar(x, gain.mean, spread, color=colours["ink"], capsize=4, fmt="none")
+            if len(gain.each) > 1:
+                beside = [x + 0.18 * width] * len(gain.each)
+                axes.plot(beside, gain.each, ".", color=colours["ink"], markersize=5)
+            published = known.get((gain.strategy, kind_of_set(gain.test)))
+            if published is not None:
+                axes.plot(x, published, "_", color=colours["ink"], ms=17, mew=2)
         axes.axhline(0, color=colours["ink"], linewidth=1)
         axes.set_xticks(range(len(order)), [name.upper() for name in order])
-        axes.set_ylabel("lower RMSE than from scratch (%)")
+        axes.set_xlim(-0.8, len(order) - 0.2)
+        low, high = axes.get_ylim()
+        axes.set_ylim(min(low, -LEAST_SHOWN), max(high, LEAST_SHOWN))
+        what = "higher accuracy than from scratch (points)"
+        axes.set_ylabel(what if classes else "lower RMSE than from scratch (%)")
         axes.grid(visible=False, axis="x")
-        handles = _handles(kinds, colours, paper=bool(known), seeds=bool(several))
-        axes.legend(handles=handles, ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+        handles = _handles(tests, colours, paper=bool(known), seeds=several)
+        axes.legend(handles=handles, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
 
     caption = (
-        "How much lower the RMSE is than that of training from scratch with as many labels, in "
-        "distribution (filled) and out of distribution (hatched); below zero it is worse. After "
-        "Fig. 2 a-c of MFT."
+        "How much better than training from scratch with as many labels, set by set; below zero "
+        "it is worse. Lines: 95 % intervals, both strategies on the same bootstrap draws of test "
+        "structures. After Fig. 2 a-c of MFT."
     )
     if several:
-        caption += " Bars are means over seeds, dots are seeds."
+        caption += " Bars are means over runs, dots are runs."
     if known:
         caption += (
             " Dashes: the paper's values for this target, with DPA-3.1-3M and all training data."
         )
-    return _draw("improvement", "Improvement over scratch", caption, part, paint)
+    return draw("improvement", "Improvement over scratch", caption, gains_table(gains), paint)
 
 
-def _handles(kinds: list[str], colours: dict[str, str], *, paper: bool, seeds: bool) -> list[Any]:
+def _handles(tests: list[str], colours: dict[str, str], *, paper: bool, seeds: bool) -> list[Any]:
     """Return the entries of the legend of improvements."""
     ink = colours["ink"]
+    hatches = [SETS[number % len(SETS)][0] for number in range(len(tests))]
     handles: list[Any] = [
         mpl.patches.Patch(
-            facecolor=ink if kind == "ID" else colours["paper"],
-            edgecolor=ink,
-            hatch="" if kind == "ID" else "////",
-            label=kind,
+            facecolor=colours["paper"] if hatch else ink, edgecolor=ink, hatch=hatch, label=name
         )
-        for kind in kinds
+        for name, hatch in zip(tests, hatches, strict=True)
     ]
-    for wanted, label, marker, size in ((paper, "paper", "_", 14), (seeds, "one seed", "o", 4)):
+    for wanted, label, marker, size in ((paper, "paper", "_", 14), (seeds, "one run", ".", 6)):
         if wanted:
             line = mpl.lines.Line2D([], [], color=ink, marker=marker, ls="", ms=size, mew=2)
             line.set_label(label)
@@ -192,24 +136,25 @@ def _handles(kinds: list[str], colours: dict[str, str], *, paper: bool, seeds: b
 
 
 def errors(runs: list[Run], table: pd.DataFrame, unit: str) -> Drawing:
-    """RMSE with bootstrap intervals."""
-    order, kinds = strategies_of(runs), list(dict.fromkeys(table["kind"]))
+    """RMSE with bootstrap intervals, and the error of the mean as a line."""
+    order, tests = strategies_of(runs), tests_of(table)
 
     def paint(axes: Axes, colours: dict[str, str]) -> None:
+        width = 0.8 / len(tests)
         for place, name in enumerate(order):
-            for shift, kind in enumerate(kinds):
-                rows = table[(table["strategy"] == name) & (table["kind"] == kind)]
+            for shift, test in enumerate(tests):
+                rows = table[(table["strategy"] == name) & (table["test"] == test)]
+                middle = place + width * (shift - (len(tests) - 1) / 2)
                 for number, (_, row) in enumerate(rows.iterrows()):
-                    x = place + 0.36 * (shift - (len(kinds) - 1) / 2)
-                    x += 0.24 * ((number + 0.5) / len(rows) - 0.5)  # seeds beside each other
+                    x = middle + 0.7 * width * ((number + 0.5) / len(rows) - 0.5)
                     spread = [[row.rmse - row.rmse_low], [row.rmse_high - row.rmse]]
                     axes.errorbar(
                         x,
                         row.rmse,
-                        spread,
+                        None if np.isnan(spread).any() else spread,
                         color=colours[name],
                         marker=MARKERS[name],
-                        markerfacecolor=colours[name] if kind == "ID" else colours["paper"],
+                        markerfacecolor=colours["paper"] if shift else colours[name],
                         markersize=8 if len(rows) == 1 else 5,
                         capsize=4 if len(rows) == 1 else 2,
                     )
@@ -220,28 +165,35 @@ def errors(runs: list[Run], table: pd.DataFrame, unit: str) -> Drawing:
         axes.grid(visible=False, axis="x")
 
     caption = (
-        f"Root mean square error by set, in this order: {', '.join(kinds)}; filled markers are ID. "
-        "Bars are 95 % bootstrap intervals over the test structures of one run; seeds stand side "
-        "by side."
+        f"Root mean square error by set, in this order: {', '.join(tests)}; filled markers are the "
+        "first. Bars are 95 % bootstrap intervals over the test structures of one run; runs "
+        "(seeds, folds) stand side by side."
     )
-    return _draw("rmse", "Errors in and out of distribution", caption, table, paint)
+    numbers = table[table["strategy"].isin(order)]
+    return draw("rmse", "Errors in and out of distribution", caption, numbers, paint)
 
 
 def parity(run: Run, unit: str, limits: tuple[float, float]) -> Drawing:
     """Prediction against label."""
-    names = [name for name in run.record["sets"] if len(run.of_set(name))]
+    tests: dict[str, list[str]] = {}
+    for name in run.sets:
+        if len(run.of_set(name)):
+            tests.setdefault(without_fold(name), []).append(name)
 
     def paint(axes: Axes, colours: dict[str, str]) -> None:
-        for name in sorted(names, key=kind_of_set, reverse=True):
-            part, inside = run.of_set(name), kind_of_set(name) == "ID"
+        for name in sorted(tests, key=lambda one: kind_of_set(one) == "ID"):
+            parts = [run.values(one) for one in tests[name]]
+            prediction, label = (np.concatenate(one) for one in zip(*parts, strict=True))
+            inside = kind_of_set(name) == "ID"
+            rmse = digits(regression(prediction, label)["rmse"], len(label))
             axes.plot(
-                part["label"],
-                part["prediction"],
+                label,
+                prediction,
                 "o" if inside else "x",
                 color=colours[run.strategy] if inside else colours["ink"],
                 markersize=3 if inside else 3.5,
                 alpha=0.65 if inside else 0.45,
-                label=f"{kind_of_set(name)}, RMSE {run.errors(name)['rmse']:.4f}",
+                label=f"{name}, RMSE {rmse}",
                 rasterized=True,
             )
         axes.plot(limits, limits, "-", color=colours["ink"], linewidth=1)
@@ -254,7 +206,7 @@ def parity(run: Run, unit: str, limits: tuple[float, float]) -> Drawing:
     numbers = run.predictions[columns]
     title = f"Prediction and label: {STRATEGIES[run.strategy]}"
     caption = f"{run.folder.name}: every test structure; on the line the two are equal."
-    return _draw(f"parity_{run.folder.name}", title, caption, numbers, paint)
+    return draw(f"parity_{run.folder.name}", title, caption, numbers, paint)
 
 
 def distances(runs: list[Run], unit: str) -> list[Drawing]:
@@ -311,8 +263,8 @@ def _distance_figure(
         f"{FEWEST} structures are left out."
     )
     if numbers.duplicated(["strategy", "distance_from"]).any():
-        caption += " Means over seeds."
-    return _draw(*name, caption, numbers, paint)
+        caption += " Means over runs."
+    return draw(*name, caption, numbers, paint)
 
 
 def learning_curves(runs: list[Run], unit: str) -> list[Drawing]:
@@ -346,7 +298,7 @@ def _curves(runs: list[Run], *, forces: bool) -> pd.DataFrame | None:
     for run in runs:
         if run.curve.empty:
             continue
-        own = f"_{run.head}" if run.head else ""
+        own = f"_{run.branch}" if run.branch else ""
         wanted = (
             [c for c in run.curve if c.startswith("rmse_f_val") and c != f"rmse_f_val{own}"]
             if forces
@@ -385,11 +337,11 @@ def _curve_figure(
         axes.legend()
 
     caption = (
-        "From lcurve.out, logarithmic scale: the mean of the last five validation batches, a line "
-        "a run (thin: single batches, if there is one run of a strategy). dp-mft select evaluates "
-        "the whole validation set instead."
+        "From lcurve.out, logarithmic scale: the mean of the last five validation batches, one "
+        "line per run (thin: single batches, if there is one run of a strategy). dp-mft select "
+        "evaluates the whole validation set instead."
     )
-    return _draw(*name, caption, numbers, paint)
+    return draw(*name, caption, numbers, paint)
 
 
 def _plain_logarithmic(axes: Axes) -> None:
@@ -402,21 +354,23 @@ def _plain_logarithmic(axes: Axes) -> None:
 
 def few_shot(runs: list[Run], table: pd.DataFrame, unit: str) -> Drawing | None:
     """RMSE by number of training labels, if the runs have several."""
+    table = table[table["strategy"].isin(strategies_of(runs)) & (table["labels"] > 0)]
     if table["labels"].nunique() < 2:
         return None
+    tests = tests_of(table)
 
     def paint(axes: Axes, colours: dict[str, str]) -> None:
         for name in strategies_of(runs):
-            for kind, style in (("ID", "-"), ("OOD", "--")):
-                own = table[(table["strategy"] == name) & (table["kind"] == kind)]
+            for number, test in enumerate(tests):
+                own = table[(table["strategy"] == name) & (table["test"] == test)]
                 mean = own.groupby("labels")["rmse"].mean()
                 axes.plot(
                     mean.index,
                     mean,
-                    style,
+                    SETS[number % len(SETS)][1],
                     color=colours[name],
                     marker=MARKERS[name],
-                    label=f"{name.upper()} {kind}",
+                    label=f"{name.upper()} {test}",
                 )
                 axes.plot(own["labels"], own["rmse"], ".", color=colours[name], markersize=4)
         axes.set(xscale="log", yscale="log", xlabel="training labels", ylabel=f"RMSE ({unit})")
@@ -424,11 +378,11 @@ def few_shot(runs: list[Run], table: pd.DataFrame, unit: str) -> Drawing | None:
         axes.set_xticks(ticks, [str(tick) for tick in ticks], minor=False)
         axes.minorticks_off()
         _plain_logarithmic(axes)
-        axes.legend(ncols=4, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+        axes.legend(ncols=2, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0))
 
     caption = (
-        "Test error by number of training labels: ID full, OOD dashed lines, means over seeds; "
-        "dots are seeds. Both axes logarithmic."
+        f"Test error by number of training labels, means over runs (seeds, folds) of a set: "
+        f"{', '.join(tests)} as full, dashed, dotted lines; dots are runs. Both axes logarithmic."
     )
-    columns = ["run", "strategy", "kind", "labels", "rmse"]
-    return _draw("few_shot", "Few-shot curves", caption, table[columns], paint)
+    columns = ["run", "strategy", "set", "test", "labels", "rmse"]
+    return draw("few_shot", "Few-shot curves", caption, table[columns], paint)

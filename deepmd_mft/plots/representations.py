@@ -10,6 +10,7 @@ import numpy as np
 mpl.use("Agg")
 import matplotlib.pyplot as plt
 
+from deepmd_mft.plots.style import COLOURS, ELEMENT_COLOURS, style
 from deepmd_mft.representations.transrate import SHUFFLED
 
 if TYPE_CHECKING:
@@ -20,20 +21,11 @@ if TYPE_CHECKING:
 
 __all__ = ["draw_bars", "draw_clouds", "draw_heatmaps", "draw_lines", "draw_map"]
 
-#: Colours that colour-blind readers can tell apart (Okabe and Ito 2008).
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999999")
-ELEMENT_COLOURS = {
-    "H": "#cc79a7",
-    "C": "#000000",
-    "N": "#0072b2",
-    "O": "#d55e00",
-    "F": "#009e73",
-    "S": "#e69f00",
-}
+mpl.rcParams.update(style())
 
 
 def class_colours(names: Sequence[str]) -> dict[str, tuple[float, ...]]:
-    """Give every class a colour: one hue an element or pair, lighter from class to class."""
+    """Give every class a colour: one hue per element or pair, lighter from class to class."""
     groups: dict[str, list[str]] = {}
     for name in names:
         groups.setdefault(_group(name), []).append(name)

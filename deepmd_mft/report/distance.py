@@ -33,14 +33,13 @@ def label_distance(run: Run) -> np.ndarray | None:
     Returns
     -------
     np.ndarray or None
-        One value a row of ``run.predictions``, in standard deviations of the training labels; NaN
+        One value per row of ``run.predictions``, in standard deviations of the training labels; NaN
         where there is no label. None if the training labels do not vary.
     """
-    labels = run.train_labels
-    if len(labels) < 2 or not labels.std():
+    if not np.isfinite(run.training.std) or not run.training.std:
         return None
     label = run.predictions["label"].to_numpy(dtype=float)
-    return np.asarray(np.abs(label - labels.mean()) / labels.std())
+    return np.asarray(np.abs(label - run.training.mean) / run.training.std)
 
 
 class StructuralDistances:
@@ -71,7 +70,7 @@ class StructuralDistances:
             tuple(Path(folder["path"]) for folder in one["folders"])
             for one in run.record["sets"].values()
         ]
-        train = tuple(run.train_systems)
+        train = tuple(run.training.systems)
         if not train or not all(folder.is_dir() for one in (train, *tests) for folder in one):
             return None
         reference = self._fingerprints(train, most=REFERENCE)
@@ -89,7 +88,7 @@ class StructuralDistances:
         self, folders: tuple[Path, ...], most: int | None = None
     ) -> sparse.csr_matrix:
         if folders not in self._known:
-            self._known[folders] = fingerprints(StructureSet("", list(folders), most))
+            self._known[folders] = fingerprints(StructureSet("", list(folders), most=most))
         return self._known[folders]
 
 

@@ -2,56 +2,44 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jinja2
 import numpy as np
-import pandas as pd
 
-from deepmd_mft.errors import UserError
-from deepmd_mft.evaluation.metrics import intervals
 from deepmd_mft.files.records import write_record
 from deepmd_mft.files.staging import check_file, check_folder, staged_file, staged_folder
 from deepmd_mft.plots import report as figures
+from deepmd_mft.report.errors import (
+    BASELINES,
+    Gain,
+    digits,
+    error_table,
+    gains,
+    gains_table,
+    kind_of_set,
+)
 from deepmd_mft.report.paper import Published, published
-from deepmd_mft.report.runs import STRATEGIES, Run, check_comparable, unlike_seeds
+from deepmd_mft.report.provenance import choices, described, leaks, splits
+from deepmd_mft.report.runs import Run, check_comparable, unlike_seeds
+from deepmd_mft.report.strategy import STRATEGIES
 
 if TYPE_CHECKING:
-    from deepmd_mft.plots.report import Drawing
+    import pandas as pd
+
+    from deepmd_mft.plots.drawing import Drawing
+
+#: Columns of the table: metric and heading.
+NUMBERS = (("rmse", "RMSE"), ("mae", "MAE"), ("r2", "R2"))
+CLASSES = (("accuracy", "accuracy"), ("roc_auc", "ROC-AUC"), ("f1", "F1"))
 
 
-def error_table(runs: list[Run]) -> pd.DataFrame:
-    """Return errors, intervals and improvement over scratch, a row for each run and set."""
-    rows: list[dict[str, Any]] = []
-    for run in runs:
-        for name in run.record["sets"]:
-            part = run.of_set(name)
-            if part.empty:
-                continue
-            values = (part[["prediction"]].to_numpy(), part[["label"]].to_numpy())
-            rows.append(
-                {
-                    "run": run.folder.name,
-                    "strategy": run.strategy,
-                    "labels": len(run.train_labels),
-                    "set": name,
-                    "kind": figures.kind_of_set(name),
-                    "structures": len(part),
-                    **run.errors(name),
-                    **intervals(*values, classes=False),
-                }
-            )
-    if not rows:
-        raise UserError("no run has predictions with labels; there is nothing to compare")
-    table = pd.DataFrame(rows)
-    scratch = (
-        table[table["strategy"] == "scratch"].groupby(["labels", "set"])["rmse"].mean().to_dict()
-    )
-    base = [scratch.get((n, s), np.nan) for n, s in zip(table["labels"], table["set"], strict=True)]
-    table["improvement_percent"] = 100 * (1 - table["rmse"] / np.array(base))
-    return table
+def _read(run: Run) -> list[Path]:
+    """Return what the page is made from, which it must not replace."""
+    names = ("evaluation", "input.json", "out.json", "lcurve.out")
+    model = Path(run.model["path"])
+    return [*(run.folder / name for name in names), model, *run.training.systems]
 
 
 def write_report(
@@ -80,26 +68,32 @@ def write_report(
     check_folder(files, "report", read, overwrite=overwrite)
     check_comparable(runs)
     table = error_table(runs)
+    found = gains(runs)
     known_unit = unit or _unit(runs)
-    unit = known_unit or "unit of the label"
     paper = published(runs[0].property_name, known_unit, _split_method(runs))
-    drawings = _drawings(runs, table, unit, paper)
+    unit = "classes" if runs[0].classes else known_unit or "unit of the label"
+    drawings = _drawings(runs, table, found, unit, paper)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    several = f"{len(runs)} runs" if len(runs) > 1 else "one run"
     page = environment.get_template("page.html").render(
-        title=title or f"{runs[0].property_name}: {len(runs)} runs in and out of distribution",
-        rows=_rows(runs, table, paper),
-        notes=unlike_seeds(runs),
+        title=title or f"{runs[0].property_name}: {several} in and out of distribution",
+        tables=[_test_table(runs, table, found, test, paper) for test in figures.tests_of(table)],
+        headings=CLASSES if runs[0].classes else NUMBERS,
+        notes=[*unlike_seeds(runs), *leaks(runs), *(note for run in runs for note in run.notes)],
+        choices=choices(runs),
+        splits=splits(runs),
         unit=unit,
+        classes=runs[0].classes,
         paper=paper,
         drawings=drawings,
         files=files.name,
-        runs=[_provenance(run) for run in runs],
-        sets=runs[0].record["sets"],
+        runs=[described(run) for run in runs],
+        sets={name: one for run in runs for name, one in run.record["sets"].items()},
         versions=runs[0].record["versions"],
     )
     with (
@@ -107,6 +101,7 @@ def write_report(
         staged_folder(files, "report", read, overwrite=overwrite) as folder,
     ):
         table.to_csv(folder / "errors.csv", index=False)
+        gains_table(found).to_csv(folder / "gains.csv", index=False)
         for drawing in drawings:
             drawing.numbers.to_csv(folder / f"{drawing.name}.csv", index=False)
             for theme, image in drawing.images.items():
@@ -118,91 +113,115 @@ def write_report(
     return [out, files]
 
 
-def _read(run: Run) -> list[Path]:
-    """Return what the page is made from, which it must not replace."""
-    names = ("evaluation", "input.json", "out.json", "lcurve.out")
-    model = Path(run.record["models"][0]["path"])
-    return [*(run.folder / name for name in names), model, *run.train_systems]
-
-
 def _drawings(
-    runs: list[Run], table: pd.DataFrame, unit: str, paper: Published | None
+    runs: list[Run], table: pd.DataFrame, found: list[Gain], unit: str, paper: Published | None
 ) -> list[Drawing]:
     most = figures.largest_training(runs)
-    of_most = table[table["run"].isin([run.folder.name for run in most])]
-    values = np.concatenate(
-        [run.predictions[["label", "prediction"]].to_numpy().ravel() for run in most]
-    )
-    values = values[np.isfinite(values)]
-    margin = 0.03 * np.ptp(values)
-    limits = (float(values.min() - margin), float(values.max() + margin))
-    found = [
-        figures.improvement(most, of_most, paper),
-        figures.errors(most, of_most, unit),
-        *[figures.parity(run, unit, limits) for run in figures.first_of_each(most)],
-        *figures.distances(most, unit),
-        *figures.learning_curves(most, unit),
-        figures.few_shot(runs, table, unit),
-    ]
-    return [drawing for drawing in found if drawing is not None]
+    names = [run.folder.name for run in most]
+    of_most = table[table["run"].isin(names)]
+    largest = {(run.strategy, run.training.labels or -1) for run in most}
+    of_largest = [gain for gain in found if (gain.strategy, gain.labels) in largest]
+    improvement = figures.improvement(most, of_largest, paper, figures.tests_of(table))
+    drawings = [improvement]
+    if not runs[0].classes:
+        values = np.concatenate(
+            [run.predictions[["label", "prediction"]].to_numpy().ravel() for run in most]
+        )
+        values = values[np.isfinite(values)]
+        margin = 0.03 * np.ptp(values)
+        limits = (float(values.min() - margin), float(values.max() + margin))
+        drawings += [
+            figures.errors(most, of_most, unit),
+            *[figures.parity(run, unit, limits) for run in figures.first_of_each(most)],
+            *figures.distances(most, unit),
+        ]
+    drawings += figures.learning_curves(most, unit)
+    if not runs[0].classes:
+        drawings.append(figures.few_shot(runs, table, unit))
+    return [drawing for drawing in drawings if drawing is not None]
 
 
 def _unit(runs: list[Run]) -> str | None:
-    for one in runs[0].record["sets"].values():
-        if runs[0].property_name in one["unit"]:
-            return str(one["unit"][runs[0].property_name])
+    for run in runs:
+        for one in run.record["sets"].values():
+            if run.property_name in one["unit"]:
+                return str(one["unit"][run.property_name])
     return None
 
 
 def _split_method(runs: list[Run]) -> str | None:
     """Return the method of ``dp-mft split`` that made the OOD test set."""
     sets = runs[0].record["sets"]
-    methods = [one.get("split") for name, one in sets.items() if name.startswith("ood")]
+    methods = [one.get("split") for name, one in sets.items() if kind_of_set(name) == "OOD"]
     return methods[0] if methods else None
 
 
-def _rows(runs: list[Run], table: pd.DataFrame, paper: Published | None) -> list[dict[str, Any]]:
-    """Return the page's table: a row for each strategy and training size, means over seeds."""
-    rows = []
-    for strategy in figures.strategies_of(runs):
-        own = table[table["strategy"] == strategy]
-        for labels, part in own.groupby("labels", sort=True):
-            row: dict[str, Any] = {
-                "strategy": STRATEGIES[strategy],
-                "labels": labels,
-                "runs": part["run"].nunique(),
-                "cells": {},
-                "paper": ["" if one is None else f"{one:g}" for one in paper.errors[strategy]]
-                if paper is not None and strategy in paper.errors
-                else ["", ""],
-            }
-            for kind in ("ID", "OOD"):
-                cell = part[part["kind"] == kind]
-                if cell.empty:
-                    continue
-                gain = cell["improvement_percent"].mean()
-                row["cells"][kind] = {
-                    "rmse": f"{cell['rmse'].mean():.4f}",
-                    "spread": f"± {cell['rmse'].std():.4f} (seeds)"
-                    if len(cell) > 1
-                    else f"{cell['rmse_low'].iloc[0]:.4f} to {cell['rmse_high'].iloc[0]:.4f}",
-                    "mae": f"{cell['mae'].mean():.4f}",
-                    "r2": f"{cell['r2'].mean():.3f}",
-                    "gain": f"{gain:+.1f} %" if np.isfinite(gain) and strategy != "scratch" else "",
-                }
-            rows.append(row)
-    return rows
+def _test_table(
+    runs: list[Run], table: pd.DataFrame, found: list[Gain], test: str, paper: Published | None
+) -> dict[str, Any]:
+    """Return the table of one test set: a row for each strategy and training size, means of runs.
 
-
-def _provenance(run: Run) -> dict[str, Any]:
-    model = run.record["models"][0]
+    Of folds the runs stand for folds, or for seeds of folds; their spread is over all of them.
+    """
+    part = table[table["test"] == test]
+    names = [*BASELINES, *figures.strategies_of(runs)]
+    rows = [
+        _row(part[(part["strategy"] == name) & (part["labels"] == labels)], found, paper)
+        for name in names
+        for labels in sorted(part.loc[part["strategy"] == name, "labels"].unique())
+    ]
+    folds = part["set"].nunique()
+    sizes = part.drop_duplicates("set")["structures"]
     return {
-        "name": run.folder.name,
-        "strategy": STRATEGIES[run.strategy],
-        "model": Path(model["path"]).name,
-        "sha256": model["sha256"],
-        "labels": len(run.train_labels),
-        "steps": run.config["training"].get("numb_steps"),
-        "date": run.record["date"],
-        "config": json.dumps(run.config, indent=1),
+        "name": test,
+        "folds": folds if folds > 1 else 0,
+        "structures": int(sizes.sum()),
+        "rows": rows,
+        "gains": any(row["gain"] for row in rows),
+        "paper": paper is not None and any(row["paper"] for row in rows),
+    }
+
+
+def _row(own: pd.DataFrame, found: list[Gain], paper: Published | None) -> dict[str, Any]:
+    strategy, labels, test = (own[key].iloc[0] for key in ("strategy", "labels", "test"))
+    fewest = int(own["structures"].min())
+    cells = []
+    for metric, _ in CLASSES if "accuracy" in own and own["accuracy"].notna().any() else NUMBERS:
+        known = metric in own and own[metric].notna().any()
+        mean = digits(own[metric].mean(), fewest) if known else ""
+        cells.append({"value": mean, "spread": _spread(own, metric, fewest) if known else ""})
+    gain = next(
+        (g for g in found if (g.strategy, g.labels, g.test) == (strategy, labels, test)), None
+    )
+    kind = kind_of_set(test)
+    pair = paper.errors.get(strategy) if paper is not None else None
+    printed = pair[0 if kind == "ID" else 1] if pair and kind in ("ID", "OOD") else None
+    return {
+        "name": STRATEGIES.get(strategy) or BASELINES[strategy],
+        "baseline": strategy in BASELINES,
+        "labels": "labels unknown" if labels < 0 else f"{labels} labels",
+        "runs": "" if strategy in BASELINES else f"{len(own)} run{'s' if len(own) > 1 else ''}",
+        "cells": cells,
+        "gain": None if gain is None else _gain(gain),
+        "paper": "" if printed is None else f"{printed:g}",
+    }
+
+
+def _spread(own: pd.DataFrame, metric: str, structures: int) -> str:
+    """Return the spread over several runs, or the interval of one."""
+    if len(own) > 1:
+        over = "folds" if len(set(own["set"])) > 1 else "seeds"
+        return f"± {digits(own[metric].std(), structures)} ({over})"
+    low, high = own.get(f"{metric}_low"), own.get(f"{metric}_high")
+    if low is None or high is None or not np.isfinite([low.iloc[0], high.iloc[0]]).all():
+        return ""
+    return f"{digits(low.iloc[0], structures)} to {digits(high.iloc[0], structures)}"
+
+
+def _gain(gain: Gain) -> dict[str, str]:
+    interval = f"{gain.low:+.0f} to {gain.high:+.0f}" if np.isfinite(gain.low) else ""
+    return {
+        "value": f"{gain.mean:+.0f}",
+        "interval": interval,
+        "words": "" if gain.told_apart else "cannot be told apart",
     }

@@ -49,10 +49,12 @@ def published(property_name: str, unit: str | None, split_method: str | None) ->
     property_name : str
         As the templates call it, for instance ``gap`` or ``n``.
     unit : str or None
-        Unit of the labels; None if it is not known, and is then taken for the paper's.
+        Unit of the labels; None if it is not known: the paper's errors then stand nowhere.
     split_method : str or None
         Method of ``dp-mft split`` that made the test sets, for MatBench's five.
     """
+    if unit is None:
+        return None
     if property_name in _QM9:
         own_unit, numbers = _QM9[property_name]
         errors = dict(zip(("scratch", "lp", "ft", "mft"), numbers, strict=True))
@@ -71,8 +73,6 @@ def published(property_name: str, unit: str | None, split_method: str | None) ->
         found = Published("mae", pairs, note)
     else:
         return None
-    if unit is None:
-        return found
     spelt = _SPELLINGS.get(unit.lower(), unit.lower())
     return found if spelt == own_unit.lower() else None
 

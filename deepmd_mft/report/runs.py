@@ -7,15 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from deepmd_mft.checkpoints.run import TrainingRun
+from deepmd_mft.checkpoints.branch import head_type
+from deepmd_mft.checkpoints.model_file import ModelFile
+from deepmd_mft.checkpoints.run import TrainingRun, best_model
+from deepmd_mft.checkpoints.start import read_starts, summary_of_labels
 from deepmd_mft.errors import UserError
-from deepmd_mft.evaluation.metrics import regression
+from deepmd_mft.evaluation.folds import find_folds, match_folds, sets_of_fold, test_sets
 from deepmd_mft.evaluation.tables import evaluate, read_evaluation
 from deepmd_mft.files.checksums import file_checksum
 from deepmd_mft.files.staging import staged_folder
-from deepmd_mft.inference.predictor import ModelFile, best_model
 from deepmd_mft.inputs.branches import flat
-from deepmd_mft.structures.structure_set import StructureSet, find_sets
+from deepmd_mft.report.strategy import strategy_of
+from deepmd_mft.structures.structure_set import StructureSet
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,13 +27,25 @@ if TYPE_CHECKING:
 
     from deepmd_mft.inputs.branches import Branch
 
-#: MFT, Table 1, in the order of the figures.
-STRATEGIES = {
-    "scratch": "from scratch",
-    "ft": "fine-tuning (FT)",
-    "lp": "linear probing (LP)",
-    "mft": "multi-task fine-tuning (MFT)",
-}
+
+@dataclass(frozen=True)
+class Training:
+    """What a run was trained on.
+
+    Attributes
+    ----------
+    labels : int or None
+        Number of labelled training structures; None if it is not known any more.
+    mean, std : float
+        Of their first label; NaN if not known.
+    systems : list of Path
+        The systems, empty if they are not where they were.
+    """
+
+    labels: int | None
+    mean: float
+    std: float
+    systems: list[Path]
 
 
 @dataclass
@@ -41,133 +56,226 @@ class Run:
     ----------
     folder : Path
     strategy : str
-        One of :data:`STRATEGIES`.
-    property_name, head : str
+        One of :data:`~deepmd_mft.report.strategy.STRATEGIES`.
+    source : str
+        What says the strategy: a file of the run, or ``command line``.
+    property_name, branch : str
         What it learns, in which branch (empty for a single-task model).
-    train_systems : list of Path
-        The systems that it trained on.
-    train_labels : np.ndarray
-        First label of every labelled training structure.
+    intensive : bool
+        Whether the property does not grow with the number of atoms.
+    classes : bool
+        Whether it learns classes.
+    training : Training
     predictions : pd.DataFrame
-        Columns ``set``, ``label``, ``prediction``, ``natoms``, ``formula``.
+        Columns ``set``, ``label``, ``prediction`` (or ``prediction_0`` ...), ``natoms``,
+        ``formula``.
     curve : pd.DataFrame
         ``lcurve.out``.
     share : float
         ``model_prob`` of the property branch.
-    config, record : dict
-        Its input and the record of its evaluation.
+    config : dict
+        What was trained.
+    model, record : dict
+        Of the evaluation: the model, and the sets and versions.
+    notes : list of str
+        What the reader has to be told.
     """
 
     folder: Path
     strategy: str
+    source: str
     property_name: str
-    head: str
-    train_systems: list[Path]
-    train_labels: np.ndarray
+    branch: str
+    intensive: bool
+    classes: bool
+    training: Training
     predictions: pd.DataFrame
     curve: pd.DataFrame
     share: float
     config: dict[str, Any]
+    model: dict[str, Any]
     record: dict[str, Any]
+    notes: list[str]
 
-    def errors(self, name: str) -> dict[str, float]:
-        """Return the errors on a set; NaN where it has no labels."""
-        part = self.of_set(name)
-        return regression(part[["prediction"]].to_numpy(), part[["label"]].to_numpy())
+    @property
+    def sets(self) -> list[str]:
+        """Names of its test sets, of folds FOLD/SET."""
+        return list(self.record["sets"])
 
     def of_set(self, name: str) -> pd.DataFrame:
         """Return the labelled predictions of a set."""
         part = self.predictions[self.predictions["set"] == name]
         return part[np.isfinite(part["label"])]
 
+    def values(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return predictions (nframes x columns) and labels (nframes x 1) of a set."""
+        part = self.of_set(name)
+        columns = [one for one in part if one.startswith("prediction")]
+        return part[columns].to_numpy(dtype=float), part[["label"]].to_numpy(dtype=float)
 
-def load_run(folder: Path, split: list[Path], sets: list[str] | None, *, progress: bool) -> Run:
-    """Read a run; evaluate its model if that has not been done.
+
+@dataclass(frozen=True)
+class Wanted:
+    """A run as given on the command line."""
+
+    folder: Path
+    strategy: str | None = None
+
+
+def load_runs(
+    wanted: list[Wanted],
+    split: list[Path],
+    sets: list[str] | None,
+    *,
+    name: str | None = None,
+    progress: bool = True,
+) -> list[Run]:
+    """Read runs; evaluate the models for which that has not been done.
 
     Parameters
     ----------
-    folder : Path
+    wanted : list of Wanted
     split : list of Path
-        Split folders, for a run without ``evaluation/``.
+        Split folders, for runs without ``evaluation/``; each fold for the runs trained on it.
     sets : list of str, optional
         Which sets; those called ``id*``, ``ood*`` or ``test*`` by default.
+    name : str, optional
+        The property, of heads that have several.
     progress : bool
         Show a bar.
 
     Raises
     ------
     UserError
-        If there is no model, or no evaluation of this model and no split folder.
+        If a run has no model, or no evaluation of this model and there is no split folder.
     """
+    waiting = [one.folder for one in wanted if not (one.folder / "evaluation").is_dir()]
+    structures: dict[Path, list[StructureSet]] = {}
+    folds = find_folds(split)
+    if waiting and folds:
+        known = {name: sets_of_fold(name, fold, sets) for name, fold in folds.items()}
+        own = match_folds([one.folder for one in wanted], folds)
+        structures = {one.folder: known[fold] for one, fold in zip(wanted, own, strict=True)}
+    elif waiting and split:
+        structures = dict.fromkeys(waiting, test_sets(split, sets))
+    return [_load(one, structures.get(one.folder), sets, name, progress) for one in wanted]
+
+
+def _load(
+    wanted: Wanted,
+    structures: list[StructureSet] | None,
+    sets: list[str] | None,
+    name: str | None,
+    progress: bool,
+) -> Run:
+    folder = wanted.folder
     run = TrainingRun(folder)
     branch = run.property_branch()
-    if branch.fitting_net["type"] == "mft_classification":
-        raise UserError(
-            f"{folder} learns classes, the report compares errors of numbers; `dp-mft evaluate` "
-            "gives accuracy, ROC-AUC and F1"
-        )
+    name = _property(branch, name, folder)
+    strategy, source = (
+        (wanted.strategy, "command line") if wanted.strategy else strategy_of(run, branch)
+    )
     model = best_model(folder)
     place = folder / "evaluation"
     if not place.is_dir():
-        if not split:
+        if structures is None:
             raise UserError(
                 f"{folder} has no evaluation/ yet: give --split DIR, or run "
                 f"`dp-mft evaluate {folder} --split DIR -o {place}`"
             )
-        found = list(find_sets(split, sets or _test_sets(split)))
-        read = [model, *(path for one in found for path in one.folders)]
+        file = ModelFile(folder.name, model, branch.name or None)
+        read = [model, *(path for one in structures for path in one.folders)]
         with staged_folder(place, "evaluate", read) as staged:
-            evaluate([ModelFile(folder.name, model)], found, progress=progress).write(staged)
-    table, record = read_evaluation(place)
-    if record["models"][0]["sha256"] != file_checksum(model):
-        raise UserError(
-            f"{place} belongs to another model than {model}; evaluate again: `dp-mft evaluate "
-            f"{folder} --split DIR -o {place} --overwrite`"
-        )
-    name = next(iter(branch.labels))
-    table = table[table["property"] == name]
-    if "label" not in table or "prediction" not in table:
-        raise UserError(f"{folder}: '{name}' has several columns; the report is for scalar labels")
+            evaluate([file], [structures], progress=progress).write(staged)
+    table, chosen, record = _of_model(place, model, name, sets)
     prob = run.config["training"].get("model_prob") or {}
+    training, notes = _training(run, branch, name)
     return Run(
         folder,
-        _strategy(run, branch),
+        strategy,
+        source,
         name,
         branch.name,
-        run.systems(branch, "training_data"),
-        _train_labels(run, branch, name),
+        bool(branch.fitting_net.get("intensive", False)),
+        head_type(branch.model) == "mft_classification",
+        training,
         table,
         run.learning_curve(),
         prob.get(branch.name, 1.0) / (sum(prob.values()) or 1.0) if prob else 1.0,
         run.config,
+        chosen,
         record,
+        notes,
     )
 
 
-def _test_sets(split: list[Path]) -> list[str] | None:
-    names = [
-        path.name
-        for folder in split
-        for path in sorted(folder.iterdir())
-        if path.is_dir() and path.name.startswith(("id", "ood", "test"))
-    ]
-    return names or None
+def _property(branch: Branch, name: str | None, folder: Path) -> str:
+    names = list(branch.labels)
+    if name is None and len(names) > 1:
+        raise UserError(f"{folder} learns {', '.join(names)}; choose one with --property")
+    if name is not None and name not in names:
+        raise UserError(f"{folder} does not learn '{name}'; it learns {', '.join(names)}")
+    return name or names[0]
 
 
-def _strategy(run: TrainingRun, branch: Branch) -> str:
-    if len(run.branches) > 1:
-        return "mft"
-    if branch.model.get("descriptor", {}).get("trainable", True) is False:
-        return "lp"
-    return "ft" if branch.model.get("finetune_head") else "scratch"
+def _of_model(
+    place: Path, model: Path, name: str, sets: list[str] | None
+) -> tuple[pd.DataFrame, dict[str, Any], dict[str, Any]]:
+    """Return the predictions of one model of an evaluation folder, its record, and the whole."""
+    table, record = read_evaluation(place)
+    again = f"evaluate again: `dp-mft evaluate {model} --split DIR -o {place} --overwrite`"
+    checksum = file_checksum(model)
+    numbers = [i for i, one in enumerate(record["models"]) if one["sha256"] == checksum]
+    if not numbers:
+        raise UserError(f"{place} belongs to another model than {model}; {again}")
+    keys = list(dict.fromkeys(zip(table["model"], table["file"], strict=True)))
+    if len(keys) != len(record["models"]):
+        raise UserError(f"{place} holds several branches of one file under one name; {again}")
+    owner, file = keys[numbers[0]]
+    table = table[(table["model"] == owner) & (table["file"] == file)]
+    table = table[table["property"] == name].dropna(axis="columns", how="all")
+    if "label" not in table:
+        if any(one.startswith("label_") for one in table):
+            raise UserError(f"{place}: '{name}' has several columns; the report is for scalars")
+        raise UserError(f"{place} holds no labels of '{name}': nothing to compare; {again}")
+    held = {key: one for key, one in record["sets"].items() if key in set(table["set"])}
+    if sets:
+        held = {key: one for key, one in held.items() if key.rpartition("/")[2] in sets}
+        absent = set(sets) - {key.rpartition("/")[2] for key in held}
+        if absent:
+            raise UserError(f"{place} has no set {', '.join(sorted(absent))}; {again}")
+        table = table[table["set"].isin(held)]
+    for key, one in held.items():
+        rows = int((table["set"] == key).sum())
+        if rows != one["frames"]:
+            raise UserError(
+                f"{place}: {rows} predictions for the {one['frames']} structures of {key}; {again}"
+            )
+    return table, record["models"][numbers[0]], {**record, "sets": held}
 
 
-def _train_labels(run: TrainingRun, branch: Branch, name: str) -> np.ndarray:
-    systems = run.systems(branch, "training_data")
-    values = StructureSet("train", systems).labels(name, branch.labels[name]) if systems else None
-    if values is None:
-        return np.array([])
-    return values[np.isfinite(values).all(axis=1), 0]
+def _training(run: TrainingRun, branch: Branch, name: str) -> tuple[Training, list[str]]:
+    """Return what a run was trained on: from its data, else from the record of its start."""
+    try:
+        systems = run.systems(branch, "training_data")
+        values = StructureSet("train", systems).labels(name, 1) if systems else None
+    except (UserError, FileNotFoundError):
+        systems, values = [], None
+    if values is not None and np.isfinite(values).any():
+        found = summary_of_labels(values[np.isfinite(values).all(axis=1), 0])
+        return Training(int(found["labels"]), found["mean"], found["std"], systems), []
+    starts = [one.get("training_labels", {}) for one in read_starts(run.folder)]
+    recorded = [start.get(branch.name, {}) for start in starts]
+    known = next((one[name] for one in reversed(recorded) if name in one), None)
+    note = f"the training data of {run.folder.name} are not where they were"
+    if known is None:
+        note += "; number, mean and spread of its labels, baselines and distances are left out"
+        return Training(None, np.nan, np.nan, []), [note]
+    note += (
+        "; number, mean and spread of its labels are those recorded at its start, the composition "
+        "baseline and the structural distance are left out"
+    )
+    return Training(int(known["labels"]), known["mean"], known["std"], []), [note]
 
 
 def check_comparable(runs: list[Run]) -> None:
@@ -176,21 +284,25 @@ def check_comparable(runs: list[Run]) -> None:
     if len(names) > 1:
         listed = ", ".join(f"{name} ({folder})" for name, folder in names.items())
         raise UserError(f"the runs learn different properties: {listed}; make a report of each")
-    for run in runs[1:]:
-        for name in run.record["sets"].keys() & runs[0].record["sets"].keys():
-            mine, theirs = (
-                [folder["sha256"] for folder in one.record["sets"][name]["folders"]]
-                for one in (run, runs[0])
-            )
+    kinds = {run.classes: run.folder for run in runs}
+    if len(kinds) > 1:
+        raise UserError(f"{kinds[True]} learns classes, {kinds[False]} numbers; report each")
+    first: dict[str, tuple[Run, list[str]]] = {}
+    for run in runs:
+        for name, one in run.record["sets"].items():
+            mine = [folder["sha256"] for folder in one["folders"]]
+            other, theirs = first.setdefault(name, (run, mine))
             if mine != theirs:
                 raise UserError(
-                    f"set {name} of {run.folder} holds other data than that of {runs[0].folder}; "
+                    f"set {name} of {run.folder} holds other data than that of {other.folder}; "
                     "evaluate both on the same folder"
                 )
-        if run.record["sets"].keys() != runs[0].record["sets"].keys():
+    kinds_of_sets = [sorted({name.rpartition("/")[2] for name in run.sets}) for run in runs]
+    for run, own in zip(runs, kinds_of_sets, strict=True):
+        if own != kinds_of_sets[0]:
             raise UserError(
-                f"{run.folder} was evaluated on {', '.join(run.record['sets'])}, {runs[0].folder} "
-                f"on {', '.join(runs[0].record['sets'])}; evaluate both on the same sets"
+                f"{run.folder} was evaluated on {', '.join(own)}, {runs[0].folder} on "
+                f"{', '.join(kinds_of_sets[0])}; evaluate both on the same sets"
             )
 
 
@@ -198,16 +310,15 @@ def check_comparable(runs: list[Run]) -> None:
 _OF_A_SEED = {
     *("seed", "systems", "stat_file"),
     *("disp_file", "disp_freq", "numb_btch", "save_ckpt", "save_freq", "max_ckpt_keep"),
-    *("checkpoint", "checkpoint_sha256"),  # of dp-mft input
 }
 
 
 def unlike_seeds(runs: list[Run]) -> list[str]:
     """Say which runs of one strategy and training size differ in more than the seed."""
     notes = []
-    first: dict[tuple[str, int], Run] = {}
+    first: dict[tuple[str, int | None], Run] = {}
     for run in runs:
-        other = first.setdefault((run.strategy, len(run.train_labels)), run)
+        other = first.setdefault((run.strategy, run.training.labels), run)
         mine, theirs = flat(run.config), flat(other.config)
         differing = sorted(
             key
@@ -218,7 +329,7 @@ def unlike_seeds(runs: list[Run]) -> list[str]:
             shown = ", ".join(differing[:5]) + (", ..." if len(differing) > 5 else "")
             notes.append(
                 f"{run.folder.name} and {other.folder.name} are averaged as seeds "
-                f"({run.strategy.upper()}, {len(run.train_labels)} labels), but their inputs "
+                f"({run.strategy.upper()}, {run.training.labels} labels), but their inputs "
                 f"differ in {shown}; make a report of each if that matters"
             )
     return notes

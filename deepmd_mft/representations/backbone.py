@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from deepmd.utils.model_branch_dict import get_model_dict
 
 from deepmd_mft.bridge.models import load_backbone, message_layers
-from deepmd_mft.checkpoints.file import read_model_params
+from deepmd_mft.checkpoints.branch import choose_branch
+from deepmd_mft.checkpoints.file import branch_weights, read_state
 from deepmd_mft.errors import UserError
 from deepmd_mft.files.checksums import file_checksum
 
-__all__ = ["Backbone", "load_checkpoint", "parse_model"]
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["Backbone", "load_checkpoint"]
 
 
 @dataclass(frozen=True)
@@ -55,24 +57,6 @@ class Backbone:
         return {k: v.detach().cpu() for k, v in self.descriptor.named_parameters()}
 
 
-def parse_model(text: str) -> tuple[str, Path, str | None]:
-    """Split ``NAME=FILE`` or ``NAME=FILE:BRANCH``.
-
-    Returns
-    -------
-    name : str
-    path : Path
-    branch : str or None
-    """
-    name, equals, rest = text.partition("=")
-    if not (equals and name and rest):
-        raise UserError(f"'{text}': write a model as NAME=FILE or NAME=FILE:BRANCH")
-    path, colon, branch = rest.rpartition(":")
-    if not colon or Path(rest).exists():
-        return name, Path(rest), None
-    return name, Path(path), branch
-
-
 def load_checkpoint(name: str, path: Path, branch: str | None = None) -> Backbone:
     """Load the descriptor of one branch of a ``.pt`` checkpoint.
 
@@ -102,14 +86,14 @@ def load_checkpoint(name: str, path: Path, branch: str | None = None) -> Backbon
         )
     if path.suffix != ".pt" and path.is_file():
         raise UserError(f"model {name}: {path} is no checkpoint of `dp --pt train`, a .pt file")
-    params = read_model_params(path)
-    if "model_dict" in params:
-        branch = _choose_branch(name, path, params["model_dict"], branch)
-    elif branch is not None:
-        raise UserError(
-            f"model {name}: {path} is a single-task checkpoint and has no branch '{branch}'; leave "
-            "it out"
-        )
+    state = read_state(path)
+
+    def sharing(branches: dict[str, Any]) -> list[str]:
+        names = list(branches)
+        return names[:1] if _same_descriptor(state, names, path) else names
+
+    params = state["_extra_state"]["model_params"]
+    branch = choose_branch(params, path, branch, sharing, "descriptors of their own") or None
     model = load_backbone(str(path), branch)
     if not hasattr(model.atomic_model, "descriptor"):
         raise UserError(
@@ -120,36 +104,21 @@ def load_checkpoint(name: str, path: Path, branch: str | None = None) -> Backbon
     return Backbone(name, model, record)
 
 
-def _choose_branch(name: str, path: Path, branches: dict[str, Any], branch: str | None) -> str:
-    aliases = get_model_dict(branches)[0]
-    if branch is not None:
-        if branch not in aliases:
-            raise UserError(
-                f"model {name}: {path} has no branch '{branch}'; it has {', '.join(branches)}. "
-                f"Write {name}={path}:BRANCH"
-            )
-        return branch
-    first, *others = branches
-    if others and not _same_descriptor(path, first, others):
-        raise UserError(
-            f"model {name}: the branches of {path} have descriptors of their own "
-            f"({', '.join(branches)}); write {name}={path}:BRANCH"
-        )
-    return first
-
-
-def _same_descriptor(path: Path, first: str, others: list[str]) -> bool:
-    state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    state = state.get("model", state)
+def _same_descriptor(state: dict[str, Any], branches: list[str], path: Path) -> bool:
+    """Whether all branches have one descriptor."""
 
     def weights(branch: str) -> dict[str, torch.Tensor]:
-        prefix = f"model.{branch}.atomic_model.descriptor."
-        parts = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+        prefix = "atomic_model.descriptor."
+        parts = branch_weights(state, branch, path)
         # statistics of the neighbours, not learnt, may differ between branches
-        return {k: v for k, v in parts.items() if k.split(".")[-1] not in {"mean", "stddev"}}
+        return {
+            k: v
+            for k, v in parts.items()
+            if k.startswith(prefix) and k.split(".")[-1] not in {"mean", "stddev"}
+        }
 
-    mine = weights(first)
+    mine = weights(branches[0])
     return all(
         mine.keys() == theirs.keys() and all(torch.equal(mine[k], theirs[k]) for k in mine)
-        for theirs in map(weights, others)
+        for theirs in map(weights, branches[1:])
     )

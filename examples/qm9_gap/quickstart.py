@@ -29,6 +29,8 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.ticker import ScalarFormatter
 
+from deepmd_mft.plots.style import STRATEGY_COLOURS
+
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 STRATEGIES = {"ft": "plain fine-tuning (FT)", "mft": "multi-task fine-tuning (MFT)"}
@@ -227,7 +229,8 @@ def smooth(values: np.ndarray, width: int = 5) -> np.ndarray:
 def plot_learning_curves(path: Path, folders: dict[str, Path]) -> None:
     """Draw the property errors of both runs, and the force error that MFT holds down."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
-    for (name, folder), colour in zip(folders.items(), ("#d55e00", "#0072b2"), strict=True):
+    for name, folder in folders.items():
+        colour = STRATEGY_COLOURS["light"][name]
         curve = read_lcurve(folder)
         head = "_property" if name == "mft" else ""
         share = 0.5 if name == "mft" else 1.0

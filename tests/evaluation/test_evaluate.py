@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from pathlib import Path
 
 import ase
 import ase.io
@@ -13,6 +14,7 @@ import torch
 
 from deepmd_mft.bridge.neighbours import NeighbourLists
 from deepmd_mft.cli import main
+from deepmd_mft.evaluation.tables import read_evaluation
 from deepmd_mft.inference.predictor import Predictor
 from deepmd_mft.structures.dataset import open_dataset
 from deepmd_mft.structures.structure_set import StructureSet
@@ -75,20 +77,18 @@ def test_nan_predictions_are_said(mft_run, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        ("pretrained", "has no property head (GFN2: ener"),
         ("missing", "does not exist"),
         ("cut", "cut off while copying"),
-        ("head", "has no head 'homo'; it has GFN2, property"),
+        ("branch", "has no branch 'homo'; it has GFN2, property"),
     ],
 )
 def test_models_that_cannot_be_evaluated(model, message, mft_run, pretrained, tmp_path, capsys):
     cut = tmp_path / "cut.pt"
     cut.write_bytes(pretrained.read_bytes()[:5000])
     path = {
-        "pretrained": str(pretrained),
         "missing": "nowhere.pt",
         "cut": str(cut),
-        "head": f"{mft_run / 'model.ckpt-6.pt'}:homo",
+        "branch": f"{mft_run / 'model.ckpt-6.pt'}:homo",
     }[model]
     out = tmp_path / "out"
     assert main(["evaluate", path, "--split", str(DATA / "valid"), "-o", str(out)]) == 1
@@ -198,6 +198,130 @@ def test_how_a_set_was_split(tmp_path):
     assert structures.split_method == "loco"
     (tmp_path / "split.json").write_text("[1, 2]")
     assert structures.split_method is None
+
+
+@pytest.fixture
+def unpadded(tmp_path):
+    """The frames of a mixed system that fill it: dp test counts padding as atoms."""
+    folder = tmp_path / "full"
+    shutil.copytree(DATA / "aux_valid" / "17", folder)
+    for part in folder.glob("set.*"):
+        full = (np.load(part / "real_atom_types.npy") >= 0).all(axis=1)
+        for path in part.glob("*.npy"):
+            np.save(path, np.load(path)[full])
+    return folder
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_force_field_equals_dp_test(frozen, unpadded, mft_run, tmp_path):
+    if frozen:
+        path = tmp_path / "ff.pth"
+        Dp(mft_run)("freeze", "-c", "model.ckpt-6.pt", "--head", "GFN2", "-o", str(path))
+        model, options = str(path), ["-m", str(path)]
+    else:
+        model, options = f"{mft_run / 'model.ckpt-6.pt'}:GFN2", ["-m", "model.ckpt-6.pt"]
+        options += ["--head", "GFN2"]
+    log = Dp(mft_run)("test", *options, "-s", str(unpadded), "-n", "0")
+    out = tmp_path / "out"
+    assert main(["evaluate", model, "--split", str(unpadded), "-o", str(out)]) == 0
+    metrics = pd.read_csv(out / "metrics.csv").set_index("property")
+    lines = {"energy": "Energy {}", "energy_per_atom": "Energy {}/Natoms", "force": "Force +{}"}
+    for name, line in lines.items():
+        for metric in ("MAE", "RMSE"):
+            theirs = re.findall(rf"{line.format(metric)} *: (\S+)", log)[-1]
+            assert metrics.loc[name, metric.lower()] == pytest.approx(float(theirs), rel=1e-5)
+    force = metrics.loc["force"]
+    assert force["rmse_low"] < force["rmse"] < force["rmse_high"]
+    table = pd.read_csv(out / "predictions.csv")
+    assert len(table) == force["frames"]
+    whole = np.sqrt((table["force_rmse"] ** 2).mean())  # all have 17 atoms
+    assert whole == pytest.approx(force["rmse"])
+
+
+def test_the_only_branch_of_a_pretrained_checkpoint(pretrained, tmp_path):
+    out = tmp_path / "out"
+    arguments = ["--split", str(DATA / "valid"), "-o", str(out)]
+    assert main(["evaluate", str(pretrained), *arguments, "-q"]) == 0
+    metrics = pd.read_csv(out / "metrics.csv").set_index("property")
+    assert (metrics["labelled"] == 0).all()  # the property's data have neither energy nor force
+    assert pd.read_csv(out / "predictions.csv")["prediction"].notna().all()
+
+
+def test_names_that_look_like_numbers(mft_run, tmp_path):
+    """A set called 29 and ids like 001 or NA come back as they were."""
+    atoms = [
+        ase.Atoms(z, x, info={"gap": 0.2, "name": name})
+        for z, x, name in zip(
+            *[getattr(StructureSet("v", [DATA / "valid"]), n)[:3] for n in ("numbers", "coords")],
+            ("001", "NA", "1e5"),
+            strict=True,
+        )
+    ]
+    ase.io.write(tmp_path / "three.xyz", atoms)
+    convert = ["convert", str(tmp_path / "three.xyz"), str(tmp_path / "29"), "--quiet"]
+    assert main([*convert, "--property", "gap=gap:Hartree"]) == 0
+    table = tmp_path / "29" / "rows.csv"
+    rows = pd.read_csv(table, dtype=str, keep_default_na=False)
+    rows["id"], rows["smiles"] = ["001", "NA", "1e5"], ["C", "N", "O"]
+    rows.to_csv(table, index=False)
+    out = tmp_path / "out"
+    model = str(mft_run / "property.pth")
+    assert main(["evaluate", model, "--split", str(tmp_path / "29"), "-o", str(out), "-q"]) == 0
+    found, _ = read_evaluation(out)
+    assert list(found["set"].unique()) == ["29"]
+    assert list(found["id"]) == ["001", "NA", "1e5"]
+    assert list(found["smiles"]) == ["C", "N", "O"]
+    assert set(found["unit"]) == {"Hartree"}
+    assert found["label"].to_numpy() == pytest.approx(0.2)
+    assert list(found["natoms"]) == [len(one) for one in atoms]
+
+
+@pytest.fixture
+def folds(tmp_path):
+    """Two folds with test sets of their own."""
+    for fold, test in (("fold_00", "valid"), ("fold_01", "valid_tail")):
+        (tmp_path / "folds" / fold).mkdir(parents=True)
+        (tmp_path / "folds" / fold / "train").symlink_to(DATA / "train")
+        shutil.copytree(DATA / test, tmp_path / "folds" / fold / "ood_test")
+    return tmp_path / "folds"
+
+
+def test_each_fold_with_its_own_model(mft_run, folds, tmp_path, capsys):
+    shutil.copy(mft_run / "model.ckpt-3.pt", tmp_path / "a.pt")
+    shutil.copy(mft_run / "model.ckpt-6.pt", tmp_path / "b.pt")
+    models = [f"mft={tmp_path / name}:property" for name in ("a.pt", "b.pt")]
+    for split in ([folds], [folds / "fold_00", folds / "fold_01"]):
+        out = tmp_path / f"out{len(split)}"
+        assert main(["evaluate", *models, "--split", *map(str, split), "-o", str(out)]) == 0
+        metrics = pd.read_csv(out / "metrics.csv")
+        assert list(metrics["set"]) == ["fold_00/ood_test", "fold_01/ood_test"]
+        assert [Path(one).name for one in metrics["file"]] == ["a.pt", "b.pt"]
+        (mean,) = pd.read_csv(out / "seeds.csv").to_dict("records")
+        assert (mean["set"], mean["files"]) == ("ood_test", 2)
+        assert mean["rmse_mean"] == pytest.approx(metrics["rmse"].mean())
+        assert mean["rmse_std"] == pytest.approx(metrics["rmse"].std(ddof=1))
+    arguments = ["--split", str(folds), "-o", str(tmp_path / "out")]
+    assert main(["evaluate", models[0], *arguments]) == 1
+    assert "which fold" in capsys.readouterr().err
+
+
+def test_a_model_goes_with_the_fold_it_was_trained_on(mft_run, folds, tmp_path):
+    """The order on the command line does not matter where the runs say their training data."""
+    for fold in ("fold_00", "fold_01"):
+        run = tmp_path / f"of_{fold}"
+        run.mkdir()
+        shutil.copy(mft_run / "model.ckpt-6.pt", run / "model.best.pt")
+        config = json.loads((mft_run / "out.json").read_text())
+        part = config["training"]["data_dict"]["property"]["training_data"]
+        (folds / fold / "train").unlink()
+        shutil.copytree(DATA / "train", folds / fold / "train")
+        part["systems"] = str(folds / fold / "train")
+        (run / "out.json").write_text(json.dumps(config))
+    runs = [str(tmp_path / "of_fold_01"), str(tmp_path / "of_fold_00")]
+    out = tmp_path / "out"
+    assert main(["evaluate", *runs, "--split", str(folds), "-o", str(out), "-q"]) == 0
+    metrics = pd.read_csv(out / "metrics.csv")
+    assert list(metrics["set"]) == ["fold_01/ood_test", "fold_00/ood_test"]
 
 
 def test_an_interrupt_leaves_nothing_behind(mft_run, tmp_path, monkeypatch, capsys):

@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 
-from deepmd_mft.evaluation.metrics import classification, interval, intervals, measure, regression
+from deepmd_mft.evaluation.metrics import (
+    classification,
+    interval,
+    intervals,
+    measure,
+    per_atom,
+    regression,
+)
 
 
 def test_regression_by_hand():
@@ -57,7 +64,21 @@ def test_three_classes():
 
 def test_interval_holds_the_mean_and_repeats():
     values = np.random.default_rng(1).normal(3.0, 1.0, 400)
-    low, high = interval(values, np.mean)
+    low, high = interval(values, statistic=np.mean)
     assert low < values.mean() < high
     assert high - low == pytest.approx(2 * 1.96 * values.std() / 20, rel=0.2)
-    assert interval(values, np.mean) == (low, high)
+    assert interval(values, statistic=np.mean) == (low, high)
+
+
+def test_errors_of_atoms():
+    """Two structures of one and three atoms, and one without labels."""
+    natoms = np.array([1, 3, 2])
+    label = np.zeros((6, 3))
+    label[4:] = np.nan
+    prediction = np.array([[1.0] * 3] + [[2.0] * 3] * 3 + [[9.0] * 3] * 2)
+    numbers, bounds, each = per_atom(prediction, label, natoms)
+    assert numbers["rmse"] == pytest.approx(np.sqrt((1 + 3 * 4) / 4))
+    assert numbers["mae"] == pytest.approx((1 + 3 * 2) / 4)
+    np.testing.assert_allclose(each, [1.0, 2.0, np.nan])
+    assert bounds["rmse_low"] == pytest.approx(1.0)  # one structure drawn twice
+    assert bounds["rmse_high"] == pytest.approx(2.0)

@@ -66,7 +66,7 @@ def test_distance_to_the_training_set():
         frames = sum(len(StructureSet(name, [DATA / name])) for name in sets)
         return SimpleNamespace(
             record={"sets": folders},
-            train_systems=[DATA / "train"],
+            training=SimpleNamespace(systems=[DATA / "train"]),
             predictions=pd.DataFrame({"label": np.zeros(frames)}),
         )
 
@@ -76,5 +76,5 @@ def test_distance_to_the_training_set():
     ntrain = len(StructureSet("train", [DATA / "train"]))
     assert 0.8 < np.median(distance[ntrain:]) < 1.3  # valid is drawn like train
     moved = run("train")
-    moved.train_systems = [DATA / "nowhere"]
+    moved.training.systems = [DATA / "nowhere"]
     assert structural.of(moved) is None

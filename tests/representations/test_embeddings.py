@@ -8,7 +8,7 @@ from deepmd.infer import DeepPot
 
 from deepmd_mft.bridge.models import message_layers
 from deepmd_mft.errors import UserError
-from deepmd_mft.representations.backbone import load_checkpoint, parse_model
+from deepmd_mft.representations.backbone import load_checkpoint
 from deepmd_mft.representations.classes import Edges, Windows, atom_classes, find_edges
 from deepmd_mft.representations.domains import analyse_domains
 from deepmd_mft.representations.elements import element_similarity
@@ -204,15 +204,6 @@ def test_unknown_elements_and_files(backbone, tmp_path, mft_run):
     (tmp_path / "model.pt").write_bytes(b"PK no checkpoint")
     with pytest.raises(UserError, match="not a complete checkpoint"):
         load_checkpoint("m", tmp_path / "model.pt")
-
-
-def test_how_models_are_written(tmp_path):
-    odd = tmp_path / "a:b.pt"
-    odd.touch()
-    assert parse_model(f"x={odd}") == ("x", odd, None)
-    assert parse_model(f"x={odd}:GFN2") == ("x", odd, "GFN2")
-    with pytest.raises(UserError, match="NAME=FILE"):
-        parse_model("model.pt")
 
 
 CRYSTALS = DATA.parents[3] / "shared" / "data" / "crystals"
