@@ -12,6 +12,7 @@ from deepmd.utils.path import DPPath
 
 from deepmd_mft.bridge.reading import lmdb_frames, lmdb_type_map
 from deepmd_mft.errors import UserError
+from deepmd_mft.inputs.lmdb import check_whole
 from deepmd_mft.inputs.systems import list_sets, open_numbers
 from deepmd_mft.names import RESERVED_NAMES
 
@@ -93,6 +94,7 @@ def _look_into_system(
 
 
 def _look_into_lmdb(folder: Path, found: Contents, elements: set[str]) -> dict[str, int]:
+    check_whole(str(folder))
     elements.update(lmdb_type_map(str(folder)))
     table: dict[str, int] = {}
     for number, record in enumerate(lmdb_frames(str(folder))):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lmdb
@@ -10,6 +11,7 @@ import numpy as np
 
 from deepmd_mft.bridge.reading import lmdb_frames, lmdb_type_map
 from deepmd_mft.errors import UserError
+from deepmd_mft.files.lmdb import check_complete
 from deepmd_mft.inputs.labels import check_classes, needed_labels
 from deepmd_mft.inputs.systems import (
     HEADS_OF_MOLECULES,
@@ -23,6 +25,24 @@ if TYPE_CHECKING:
     from deepmd_mft.inputs.branches import Branch
     from deepmd_mft.inputs.findings import Findings
     from deepmd_mft.inputs.labels import Label
+
+
+def check_whole(path: str) -> None:
+    """Check that an LMDB is there as a whole: reading beyond its end kills the process.
+
+    Raises
+    ------
+    UserError
+        If it cannot be opened or is cut off.
+    """
+    try:
+        environment = lmdb.open(path, readonly=True, lock=False, create=False)
+    except lmdb.Error as error:
+        raise UserError(f"{path} cannot be opened as LMDB ({error})") from None
+    try:
+        check_complete(environment, Path(path) / "data.mdb")
+    finally:
+        environment.close()
 
 
 def check_lmdb(path: str, branch: Branch, findings: Findings) -> dict[str, np.ndarray]:
@@ -42,6 +62,7 @@ def check_lmdb(path: str, branch: Branch, findings: Findings) -> dict[str, np.nd
     """
     type_map = branch.model.get("type_map") or []
     try:
+        check_whole(path)
         unknown = [name for name in lmdb_type_map(path) if type_map and name not in type_map]
         if unknown:
             findings.error(str(unknown_elements({path: unknown}, type_map, branch)))

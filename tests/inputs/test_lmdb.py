@@ -144,3 +144,19 @@ def test_a_record_that_is_not_there(tmp_path):
     environment.close()
     with pytest.raises(UserError, match="cannot be read as a deepmd LMDB"):
         run_gate(property_input(path), tmp_path)
+
+
+def test_a_file_that_was_cut_off(tmp_path):
+    """Reading beyond its end would kill the process (SIGBUS)."""
+    records = [record(9, gap=GAP, noise=np.arange(999.0)) for _ in range(40)]
+    path = write_lmdb(tmp_path / "a.lmdb", records)
+    file = path / "data.mdb"
+    with file.open("r+b") as handle:
+        handle.truncate(file.stat().st_size // 2)
+    with pytest.raises(UserError, match=r"data\.mdb"):
+        run_gate(property_input(path), tmp_path)
+
+
+def test_no_lmdb_at_all(tmp_path):
+    with pytest.raises(UserError, match=r"b\.lmdb cannot be opened as LMDB"):
+        run_gate(property_input(tmp_path / "b.lmdb"), tmp_path)
