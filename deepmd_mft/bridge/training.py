@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import functools
 import importlib
+import logging
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+log = logging.getLogger(f"deepmd.{__name__}")  # below deepmd's logger, to share its handlers
 
 
 def complete_losses(complete: Callable[[dict[str, Any], Any], dict[str, Any]]) -> None:
@@ -72,6 +75,8 @@ class StatisticsSample(list):
 
     def batches(self) -> Iterator[dict[str, Any]]:
         """Yield every frame once, system after system, in batches of tensors on the CPU."""
+        nframes = sum(len(loader.dataset) for loader in self.loaders)
+        log.info("Reading labels for statistics from %d frames", nframes)
         stat: Any = importlib.import_module("deepmd.pt.utils.stat")
         torch: Any = importlib.import_module("torch")
         for loader in self.loaders:
@@ -84,7 +89,10 @@ class StatisticsSample(list):
                 )
                 for batch in everything:
                     keep = stat.min_pair_dist_frame_mask(batch, self.min_pair_dist)
-                    yield batch if keep is None else stat.select_batch_frames(batch, keep)
+                    if keep is None:
+                        yield batch
+                    elif keep.any():
+                        yield stat.select_batch_frames(batch, keep)
 
 
 def keep_data_of_statistics() -> None:
