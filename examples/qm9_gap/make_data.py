@@ -5,7 +5,7 @@ gap, draws small subsets, labels rattled conformers with GFN2-xTB (tblite) and
 writes everything as deepmd/npy mixed systems, with ``provenance.json`` beside.
 
     pip download --no-deps qm9pack==1.0.3 && unzip qm9pack-*.whl
-    pip install "deepmd-mft[labels]" pandas
+    pip install -e ".[labels]"    # in a clone of this repository
     python make_data.py --qm9 qm9pack/data
 
 The labels (about three minutes on two cores) are kept in ``--work`` piece by

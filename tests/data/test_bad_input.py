@@ -158,3 +158,25 @@ def test_missing_info(tmp_path, capsys):
     assert "a.xyz:0: no 'gap' in info; there is homo" in message
     message = complaint(capsys, path, tmp_path / "out", "--property", "my gap=gap:eV")
     assert "cannot be a property's name" in message
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "reason"),
+    [
+        ("a.xyz", "2\n\nD 0 0 0\nO 0 0 1\n", "'D' is not an element symbol; write H for D"),
+        ("a.xyz", "2\n\nO1 0 0 0\nH 0 0 1\n", "'O1' is not an element symbol"),
+        (".DS_Store", "\0\0\0\1Bud1", "neither its name nor its content"),
+        ("notes.txt", "hello\n", "neither its name nor its content"),
+        ("a.xyz", "", "Empty file"),
+        ("a.xyz", "2\n\nH 0 0 zero\nH 0 0 1\n", "could not convert string to float: 'zero'"),
+        ("a.db", "not SQLite", "file is not a database"),
+    ],
+)
+def test_the_real_reason_of_ase(tmp_path, capsys, name, text, reason):
+    path = tmp_path / "in" / name
+    path.parent.mkdir()
+    path.write_text(text)
+    message = complaint(capsys, path, tmp_path / "out")
+    assert str(path) in message
+    assert reason in message
+    assert "truncated" not in message

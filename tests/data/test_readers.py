@@ -241,3 +241,46 @@ def test_table_of_smiles(tmp_path, name):
     assert len(frames[0].numbers) == 9
     assert frames[1].reason == "RDKit cannot parse the SMILES"
     assert "generated from SMILES" in source.notes[0]
+
+
+def test_results_of_the_calculator_are_properties(tmp_path):
+    atoms = crystal()
+    atoms.calc.results.update(dipole=np.array([0.1, 0.2, 0.3]), magmom=2.0)
+    path = tmp_path / "a.extxyz"
+    ase.io.write(path, atoms)
+    specs = [PropertySpec(name, key, "1") for name, key in (("mu", "dipole"), ("m", "magmom"))]
+    frames, _ = read(path, properties=[*specs, PropertySpec("e_total", "energy", "eV")])
+    assert frames[0].labels["mu"].tolist() == [[0.1, 0.2, 0.3]]
+    assert frames[0].labels["m"].tolist() == [[2.0]]
+    assert frames[0].labels["e_total"].tolist() == [[-1.0]]
+    assert frames[0].labels["energy"].tolist() == [-1.0]
+    with pytest.raises(UserError, match=r"no 'homo' in info; there is gap, name, .*energy"):
+        read(path, properties=[PropertySpec("homo", "homo", "eV")])
+    with pytest.raises(UserError, match="forces has a value for every atom"):
+        read(path, properties=[PropertySpec("f", "forces", "eV/A")])
+
+
+def test_data_of_an_ase_database_are_read(tmp_path):
+    with ase.db.connect(tmp_path / "a.db") as database:
+        database.write(crystal(), data={"spectrum": [1.0, 2.0, 3.0]})
+    frames, _ = read(tmp_path / "a.db", properties=[PropertySpec("s", "spectrum", "1")])
+    assert frames[0].labels["s"].tolist() == [[1.0, 2.0, 3.0]]
+
+
+@pytest.mark.parametrize("name", ["a@1.xyz", "postgres.xyz"])
+def test_names_that_ase_would_take_for_something_else(tmp_path, name, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    ase.io.write("plain.xyz", [crystal(), crystal()], format="extxyz")
+    (tmp_path / "plain.xyz").rename(name)
+    frames, _ = read(tmp_path / name)
+    assert len(frames) == 2
+
+
+def test_hidden_files_of_a_folder_are_named(tmp_path):
+    folder = tmp_path / "folder"
+    (folder / "more").mkdir(parents=True)
+    ase.io.write(folder / "a.cif", crystal())
+    (folder / ".DS_Store").write_bytes(b"\0\0\0\1Bud1")
+    frames, source = read(folder)
+    assert len(frames) == 1
+    assert "not read: .DS_Store, more" in source.notes[-1]

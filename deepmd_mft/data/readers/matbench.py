@@ -40,9 +40,11 @@ E_FORM = {"matbench_perovskites": "eV/unit cell", "matbench_mp_e_form": "eV/atom
 
 # pymatgen's deuterium and tritium are hydrogen to a potential.
 _NUMBERS = {symbol: z for z, symbol in enumerate(ELEMENTS, start=1)} | {"D": 1, "T": 1}
-# A structure of some thousand sites needs a megabyte; JSON can hold anything.
-_LARGEST_ROW = 2**26
-_CHUNK = 2**16
+# A structure of some thousand sites needs a megabyte; JSON can hold anything, and yajl scans a
+# long text once per chunk.
+_LARGEST_ROW = 2**24
+_DEEPEST = 1000
+_CHUNK = 2**14
 _END = object()
 
 
@@ -82,7 +84,7 @@ class _Bounded:
 
     def __init__(self, handle: IO[bytes], path: Path) -> None:
         self._handle, self._path = handle, path
-        self.since_row = 0
+        self.since_row = self._depth = 0
 
     def read(self, size: int) -> bytes:
         """Read up to ``size`` bytes."""
@@ -92,7 +94,12 @@ class _Bounded:
                 f"{self._path}: one entry of more than {_LARGEST_ROW // 2**20} MB; is this a "
                 "MatBench JSON file?"
             )
-        return self._handle.read(size)
+        data = self._handle.read(size)
+        # ijson keeps the path to where it is, one text per level.
+        self._depth += data.count(b"[") + data.count(b"{") - data.count(b"]") - data.count(b"}")
+        if self._depth > _DEEPEST:
+            raise UserError(f"{self._path}: lists in lists without end; is this a MatBench file?")
+        return data
 
 
 def _open(path: Path) -> Any:

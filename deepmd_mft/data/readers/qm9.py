@@ -77,6 +77,8 @@ def read_qm9(path: Path, options: ReadOptions) -> Source:
     if path.is_dir() or path.suffix == ".csv":
         files = sorted(path.glob("qm9_part*.csv")) if path.is_dir() else [path]
         frames = _from_csv(files, specs, excluded)
+        if not files:
+            raise UserError(f"{path} holds no qm9_part*.csv")
         total = sum(_count_rows(file) for file in files)
     else:
         files, total = [path], 133885
