@@ -61,15 +61,15 @@ def measure_embedding() -> dict[str, float]:
     from deepmd_mft.representations.backbone import load_checkpoint  # noqa: PLC0415
     from deepmd_mft.representations.classes import Windows, find_edges  # noqa: PLC0415
     from deepmd_mft.representations.embeddings import embed  # noqa: PLC0415
-    from deepmd_mft.structures.sample import Sample, read_sample  # noqa: PLC0415
+    from deepmd_mft.structures.structure_set import StructureSet  # noqa: PLC0415
 
-    every = read_sample("ood", DATA)
-    size = int(np.bincount(every.sizes).argmax())  # deepmd-kit takes frames of one size
+    every = StructureSet("ood", [DATA])
+    size = int(np.bincount(every.natoms).argmax())  # deepmd-kit takes frames of one size
     alike = [s for s in every.structures if len(s.numbers) == size]
-    structures = Sample("ood", alike, None, {})
+    structures = StructureSet.of("ood", alike)
     backbone = load_checkpoint("pretrained", CHECKPOINT)
     edges = find_edges(structures, ["C-H", "C-O"], Windows((2.0, 3.0), (3.5, 4.5)))
-    atoms = np.arange(structures.natoms)
+    atoms = np.arange(structures.natoms.sum())
     model = DeepPot(str(CHECKPOINT), head=backbone.record["branch"], auto_batch_size=1024)
     coords = np.stack([s.positions for s in alike])
     index = {symbol: i for i, symbol in enumerate(model.get_type_map())}
@@ -96,17 +96,17 @@ def measure_memory() -> dict[str, float]:
     """Embed 100,000 atoms, layers and all."""
     from deepmd_mft.representations.backbone import load_checkpoint  # noqa: PLC0415
     from deepmd_mft.representations.embeddings import embed  # noqa: PLC0415
-    from deepmd_mft.structures.sample import Sample, read_sample  # noqa: PLC0415
+    from deepmd_mft.structures.structure_set import StructureSet  # noqa: PLC0415
 
     backbone = load_checkpoint("pretrained", CHECKPOINT)
     before = peak()
-    every = read_sample("ood", DATA)
-    copies = -(-100_000 // every.natoms)
-    structures = Sample("ood", every.structures * copies, None, {})
+    every = StructureSet("ood", [DATA])
+    copies = -(-100_000 // int(every.natoms.sum()))
+    structures = StructureSet.of("ood", every.structures * copies)
     start = time.process_time()
-    embed(backbone, structures, layer_atoms=np.arange(structures.natoms))
+    embed(backbone, structures, layer_atoms=np.arange(structures.natoms.sum()))
     seconds = time.process_time() - start
-    atoms = structures.natoms
+    atoms = int(structures.natoms.sum())
     return {"atoms": atoms, "seconds": seconds, "gigabytes": peak(), "imports": before}
 
 

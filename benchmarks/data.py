@@ -27,7 +27,7 @@ from deepmd_mft.data.convert import convert as run
 from deepmd_mft.data.readers import open_source
 from deepmd_mft.splits.boom import boom as split
 from deepmd_mft.splits.ofm import orbital_field_matrices
-from deepmd_mft.structures.dataset import open_dataset
+from deepmd_mft.structures.structure_set import StructureSet
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,7 +52,7 @@ def boom(folder: Path, work: Path) -> str:
     """BOOM's OOD rows of the eight QM9 targets; the slowest counts."""
     if not (work / "qm9").is_dir():
         convert(folder, work / "qm9")
-    data = open_dataset(work / "qm9")
+    data = StructureSet.open(work / "qm9")
     lines, groups = [], np.arange(len(data))
     for target in TARGETS:
         values = data.label(target)

@@ -28,7 +28,7 @@ from deepmd_mft.splits.omee import (
     sparsest_by_features,
     sparsest_by_values,
 )
-from deepmd_mft.structures.dataset import open_dataset
+from deepmd_mft.structures.structure_set import StructureSet
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("DEEPMD_MFT_SHARED", ROOT.parent / "shared")) / "data" / "matbench"
@@ -105,10 +105,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "dielectric"
         convert(open_source(SHARED / "matbench_dielectric.json.gz"), out, progress=False)
-        data = open_dataset(out)
+        data = StructureSet.open(out)
         values = data.label("n")
         start = time.perf_counter()
-        features = orbital_field_matrices(data.structures(), jobs=2)
+        features = orbital_field_matrices(data, jobs=2)
         print(f"OFM of {len(data):,} crystals: {time.perf_counter() - start:.0f} s")
     apart = np.arange(len(values))
     show_loco(features, apart)

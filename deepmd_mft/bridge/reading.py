@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from concurrent.futures import Future
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -109,6 +110,36 @@ def open_array(path: Any) -> np.ndarray:
     return np.asarray(path.load_numpy())
 
 
+@contextmanager
+def opened_lmdb(path: str) -> Iterator[Any]:
+    """Open an LMDB for reading, or take it as deepmd-kit has it open already.
+
+    A process may open a path only once; deepmd-kit counts who uses it.
+
+    Yields
+    ------
+    lmdb.Environment
+    """
+    lmdb_data = importlib.import_module("deepmd.dpmodel.utils.lmdb_data")
+    environment = lmdb_data._open_lmdb(path, sequential=True)
+    try:
+        yield environment
+    finally:
+        lmdb_data._close_lmdb(path)
+
+
+def decode_record(raw: bytes) -> dict[str, Any]:
+    """Decode a record of a deepmd LMDB; arrays are read-only views.
+
+    Raises
+    ------
+    Exception
+        Whatever comes up if it is damaged.
+    """
+    lmdb_data = importlib.import_module("deepmd.dpmodel.utils.lmdb_data")
+    return dict(lmdb_data._remap_keys(lmdb_data._decode_frame(raw, copy_arrays=False)))
+
+
 def lmdb_frames(path: str) -> Iterator[dict[str, Any]]:
     """Yield every record of a deepmd LMDB, with the names that its npy files would have.
 
@@ -120,19 +151,14 @@ def lmdb_frames(path: str) -> Iterator[dict[str, Any]]:
         If the file is damaged, or a record is no map of arrays.
     """
     lmdb_data = importlib.import_module("deepmd.dpmodel.utils.lmdb_data")
-    environment = lmdb_data._open_lmdb(path, sequential=True)
-    try:
-        with environment.begin() as transaction:
-            meta = lmdb_data._read_metadata(transaction)
-            nframes, form, _ = lmdb_data._parse_metadata(meta)
-            for number in range(nframes):
-                raw = transaction.get(format(number, form).encode())
-                if raw is None:
-                    raise ValueError(f"record {number} is not there")
-                frame = lmdb_data._decode_frame(raw, copy_arrays=False)
-                yield lmdb_data._remap_keys(frame)
-    finally:
-        lmdb_data._close_lmdb(path)
+    with opened_lmdb(path) as environment, environment.begin() as transaction:
+        meta = lmdb_data._read_metadata(transaction)
+        nframes, form, _ = lmdb_data._parse_metadata(meta)
+        for number in range(nframes):
+            raw = transaction.get(format(number, form).encode())
+            if raw is None:
+                raise ValueError(f"record {number} is not there")
+            yield decode_record(raw)
 
 
 def lmdb_type_map(path: str) -> list[str]:

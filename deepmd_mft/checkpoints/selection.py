@@ -101,7 +101,8 @@ class Validation:
             known = ", ".join(output.name for output in self.predictor.outputs)
             raise UserError(f"{branch.where} does not predict '{name}'; there are {known}")
         self.classes = self.outputs[0].num_classes is not None
-        self.structures = StructureSet("validation", systems)
+        structures = StructureSet("validation", systems)
+        self.structures = structures.with_type_map(self.predictor.type_map)
         self.labels = {output.name: self._labels(output, branch.where) for output in self.outputs}
         self.batches = self.predictor.batches(self.structures)
         self.neighbours = NeighbourLists()

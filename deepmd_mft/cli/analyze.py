@@ -11,7 +11,7 @@ from deepmd_mft.errors import UserError, missing_package
 if TYPE_CHECKING:
     import argparse
 
-    from deepmd_mft.structures.sample import Sample
+    from deepmd_mft.structures.structure_set import StructureSet
 
 QUESTIONS = {
     "collapse": "did fine-tuning spoil what pretraining learnt? clusters, drift, layers, elements",
@@ -81,9 +81,13 @@ def _collapse(args: argparse.Namespace) -> None:
     _distinct("--model", [model.name for model in models])
     read = [*(model.path for model in models), *map(_path, args.set)]
     with staged_folder(args.out, "analyze", read, overwrite=args.overwrite) as folder:
-        sets = [_read(text, args, prop=args.property) for text in args.set]
+        sets = [_read(text, args) for text in args.set]
         _distinct("--set", [s.name for s in sets])
+        if args.property:
+            for one in sets:
+                one.label(args.property)  # told before the long work
         backbones = [load_checkpoint(m.name, m.path, m.branch) for m in models]
+        sets = [one.with_type_map(backbones[0].type_map) for one in sets]
         options = Options(
             clusters_on=args.clusters_on or sets[-1].name,
             pairs=args.pairs,
@@ -93,6 +97,7 @@ def _collapse(args: argparse.Namespace) -> None:
             drift_atoms=args.atoms,
             bootstrap=args.bootstrap,
             drift_bootstrap=args.drift_bootstrap,
+            label=args.property or "",
             nbins=args.bins,
             seed=args.seed,
         )
@@ -130,6 +135,8 @@ def _domains(args: argparse.Namespace) -> None:
         target, *others = (_read(text, args) for text in (args.target, *args.set))
         _distinct("--target and --set", [target.name, *(s.name for s in others)])
         backbone = load_checkpoint(model.name, model.path, model.branch)
+        target = target.with_type_map(backbone.type_map)
+        others = [one.with_type_map(backbone.type_map) for one in others]
         result = analyse_domains(backbone, target, others, natoms=args.atoms, seed=args.seed)
         record: dict[str, Any] = {
             "model": {backbone.name: backbone.record},
@@ -145,8 +152,8 @@ def _domains(args: argparse.Namespace) -> None:
 def _embed_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("-m", "--model", required=True, help=_MODEL)
-    add("-s", "--set", required=True, help=_SET)
-    add("-o", "--out", type=Path, required=True, help="npz file to write")
+    add("-s", "--set", action="append", required=True, help=f"{_SET}; may be repeated")
+    add("-o", "--out", type=Path, required=True, help="npz file; of several sets a folder of them")
     add("--layers", action="store_true", help="also every atom after every layer")
     add("--pairs", nargs="*", default=[], help="also the edges of these pairs, like C-H")
     add("--middle", nargs=2, type=float, default=(3, 4), help="middle edges, Angstrom (3 4)")
@@ -155,18 +162,32 @@ def _embed_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _embed(args: argparse.Namespace) -> None:
     from deepmd_mft.checkpoints.model_file import ModelFile  # noqa: PLC0415
-    from deepmd_mft.files.staging import staged_file  # noqa: PLC0415
+    from deepmd_mft.files.names import path_component  # noqa: PLC0415
+    from deepmd_mft.files.staging import staged_file, staged_folder  # noqa: PLC0415
     from deepmd_mft.representations.backbone import load_checkpoint  # noqa: PLC0415
     from deepmd_mft.representations.classes import Windows, find_edges  # noqa: PLC0415
     from deepmd_mft.representations.output import write_embedding  # noqa: PLC0415
 
     model = ModelFile.parse(args.model)
-    with staged_file(args.out, [model.path, _path(args.set)], overwrite=args.overwrite) as partial:
-        structures = _read(args.set, args)
-        backbone = load_checkpoint(model.name, model.path, model.branch)
-        windows = Windows(tuple(args.middle), tuple(args.far))
+    read = [model.path, *map(_path, args.set)]
+    names = [path_component(text.partition("=")[0], "--set") for text in args.set]
+    _distinct("--set", names)
+    sets = [_read(text, args) for text in args.set]
+    backbone = load_checkpoint(model.name, model.path, model.branch)
+    windows = Windows(tuple(args.middle), tuple(args.far))
+
+    def write(path: Path, one: StructureSet) -> None:
+        structures = one.with_type_map(backbone.type_map)
         edges = find_edges(structures, args.pairs, windows) if args.pairs else None
-        write_embedding(partial, backbone, structures, edges, layers=args.layers)
+        write_embedding(path, backbone, structures, edges, layers=args.layers)
+
+    if len(sets) == 1:
+        with staged_file(args.out, read, overwrite=args.overwrite) as partial:
+            write(partial, sets[0])
+    else:
+        with staged_folder(args.out, "analyze", read, overwrite=args.overwrite) as folder:
+            for name, one in zip(names, sets, strict=True):
+                write(folder / f"{name}.npz", one)
     print(f"written: {args.out}")
 
 
@@ -174,13 +195,13 @@ def _path(text: str) -> Path:
     return Path(text.partition("=")[2])
 
 
-def _read(text: str, args: argparse.Namespace, prop: str | None = None) -> Sample:
-    from deepmd_mft.structures.sample import read_sample  # noqa: PLC0415
+def _read(text: str, args: argparse.Namespace) -> StructureSet:
+    from deepmd_mft.structures.structure_set import StructureSet  # noqa: PLC0415
 
     name, equals, path = text.partition("=")
     if not (equals and name and path):
         raise UserError(f"'{text}': write a set as NAME=PATH")
-    return read_sample(name, Path(path), prop=prop, most=args.structures, seed=args.seed)
+    return StructureSet(name, [Path(path)], most=args.structures, seed=args.seed)
 
 
 def _distinct(option: str, names: list[str]) -> None:

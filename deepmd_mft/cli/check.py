@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
     from deepmd_mft.inputs.audit import check_input  # noqa: PLC0415
     from deepmd_mft.structures.structure_set import find_sets  # noqa: PLC0415
 
-    tests = list(find_sets(args.test)) if args.test else []
+    tests = find_sets(args.test) if args.test else []
     findings, facts = check_input(args.input, args.finetune, tests)
     if args.json:
         record = {

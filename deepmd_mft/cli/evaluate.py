@@ -80,7 +80,7 @@ def _sets_of_each(
     from deepmd_mft.structures.structure_set import find_sets  # noqa: PLC0415
 
     if not folds:
-        return [list(find_sets(args.split, args.sets))] * len(models)
+        return [find_sets(args.split, args.sets)] * len(models)
     known = {name: sets_of_fold(name, fold, args.sets) for name, fold in folds.items()}
     own = match_folds([_folder_of_run(model.path) for model in models], folds)
     return [known[name] for name in own]

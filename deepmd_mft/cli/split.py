@@ -17,14 +17,13 @@ from deepmd_mft.splits.columns import Columns
 from deepmd_mft.splits.fold import leaks
 from deepmd_mft.splits.record import read_record
 from deepmd_mft.splits.registry import METHODS, OPTIONS, REQUIRED, Method, settle
-from deepmd_mft.structures.dataset import open_dataset
 from deepmd_mft.structures.duplicates import duplicate_groups
+from deepmd_mft.structures.structure_set import StructureSet
 
 if TYPE_CHECKING:
     import argparse
 
     from deepmd_mft.splits import Fold
-    from deepmd_mft.structures.dataset import DataSet
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -74,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
         options[name] for name in ("test_file", "val_file", "split_json") if options.get(name)
     ]
     check_folder(args.out, "split", [args.data, *inputs], overwrite=args.overwrite)
-    data = open_dataset(args.data)
+    data = StructureSet.open(args.data)
     progress = not args.quiet and sys.stderr.isatty()
 
     def tell(remark: str) -> None:
@@ -84,9 +83,7 @@ def run(args: argparse.Namespace) -> int:
     groups = np.arange(len(data))
     if options["duplicates"] == "together":
         rows = data.rows
-        groups = duplicate_groups(
-            rows.groups, rows.smiles, data.structures(), jobs=args.jobs, tell=tell
-        )
+        groups = duplicate_groups(rows.groups, rows.smiles, data, jobs=args.jobs, tell=tell)
     columns = Columns(
         data,
         target=options.get("target"),
@@ -144,7 +141,7 @@ def _report_duplicates(made: list[Fold], groups: np.ndarray, *, moved: bool) -> 
         print(f"  leakage     and so do rows of {len(leaking) - 5} more folds")
 
 
-def _report_sizes(data: DataSet, made: list[Fold], target: str | None) -> None:
+def _report_sizes(data: StructureSet, made: list[Fold], target: str | None) -> None:
     if len(made) > 1:
         print(f"  {len(made)} folds; rows per fold:")
         for part in made[0].parts():

@@ -70,7 +70,7 @@ def _has_data(folder: Path) -> bool:
 def test_sets(folders: list[Path], chosen: list[str] | None) -> list[StructureSet]:
     """Return the chosen sets; by default the test sets, else all, of folders that are no folds."""
     names = [one for folder in folders for one in _set_names(folder) if one.startswith(TESTS)]
-    return list(find_sets(folders, chosen or names or None))
+    return find_sets(folders, chosen or names or None)
 
 
 def fold_of_run(run: Path, folds: dict[str, Path]) -> str | None:
@@ -128,7 +128,7 @@ def match_folds(runs: list[Path], folds: dict[str, Path]) -> list[str]:
 def sets_of_fold(name: str, fold: Path, chosen: list[str] | None) -> list[StructureSet]:
     """Return the sets of a fold, called FOLD/SET; the test sets by default."""
     names = chosen or [one for one in _set_names(fold) if one.startswith(TESTS)]
-    found = list(find_sets([fold], names))
+    found = find_sets([fold], names)
     for structures in found:
         structures.name = f"{name}/{structures.name}"
     return found

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from deepmd_mft.evaluation.metrics import REGRESSION, intervals, measure, per_atom
-from deepmd_mft.structures.dataset import open_dataset
 
 if TYPE_CHECKING:
     from deepmd_mft.structures.structure_set import StructureSet
@@ -53,7 +52,7 @@ def force_field_tables(
         numbers, bounds, each = per_atom(found["force"], force, structures.natoms)
         row |= {"labelled": int(np.isfinite(each).sum()), **numbers, **bounds}
     rows.append(row)
-    periodic = np.array([cell is not None for cell in structures.cells])
+    periodic = np.array([one.cell is not None for one in structures.structures])
     if virial is not None and periodic.any():
         label, value = virial[periodic] / natoms[periodic], found["virial"][periodic]
         rows.append(_row("virial_per_atom", value / natoms[periodic], label))
@@ -96,13 +95,10 @@ def atomic_labels(structures: StructureSet, name: str, columns: int) -> np.ndarr
     natoms = structures.natoms
     starts = np.cumsum(natoms) - natoms
     values = np.full((int(natoms.sum()), columns), np.nan)
-    found, first = False, 0
-    for folder in structures.folders:
-        data = open_dataset(folder)
-        for rows, block in data.label_blocks(name):
-            for row, one in zip(rows + first, block, strict=True):
-                length = natoms[row] * columns  # what follows is padding of a mixed system
-                values[starts[row] : starts[row] + natoms[row]] = one[:length].reshape(-1, columns)
-            found = True
-        first += len(data)
+    found = False
+    for _, rows, block in structures.label_blocks(name):
+        for row, one in zip(rows, block, strict=True):
+            length = natoms[row] * columns  # what follows is padding of a mixed system
+            values[starts[row] : starts[row] + natoms[row]] = one[:length].reshape(-1, columns)
+        found = True
     return values if found else None

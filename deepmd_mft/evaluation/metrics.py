@@ -14,7 +14,7 @@ from scipy import stats
 from scipy.special import expit, softmax
 from sklearn import metrics as sk
 
-from deepmd_mft.structures.elements import ELEMENTS
+from deepmd_mft.structures.elements import symbol
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -242,10 +242,10 @@ def groups(structures: StructureSet, label: np.ndarray) -> dict[tuple[str, str],
         tenths by the first label.
     """
     found: dict[tuple[str, str], np.ndarray] = {}
-    present = [set(numbers.tolist()) for numbers in structures.numbers]
+    present = [set(numbers.tolist()) for numbers in structures.elements]
     for z in sorted(set().union(*present)):
         rows = np.flatnonzero([z in one for one in present])
-        found["element", ELEMENTS[z - 1]] = rows
+        found["element", symbol(z)] = rows
     natoms = structures.natoms
     for part in _quantiles(natoms, 5):
         low, high = natoms[part].min(), natoms[part].max()

@@ -131,7 +131,8 @@ def evaluate(
                     "params": predictor.params,
                 }
             )
-            for structures in part:
+            for one in part:
+                structures = one.with_type_map(predictor.type_map)
                 bar.set_postfix_str(f"{file.name} on {structures.name}")
                 found = predictor.predict(predictor.batches(structures), bar.update)
                 keys = {"model": file.name, "file": str(file.path)}
@@ -195,7 +196,7 @@ def _record(sets: list[StructureSet]) -> dict[str, Any]:
         "sets": {
             one.name: {
                 "frames": len(one),
-                "unit": one.unit,
+                "unit": one.units,
                 "split": one.split_method,
                 "split_seed": _split_seed(one),
                 "folders": one.checksum(),
@@ -290,7 +291,7 @@ def _table(
         "smiles": structures.smiles,
         "formula": structures.formulas,
         "natoms": structures.natoms,
-        "unit": structures.unit.get(keys["property"], ""),
+        "unit": structures.units.get(keys["property"], ""),
     }
     for name, values in (("label", label), ("prediction", prediction)):
         if values is None:

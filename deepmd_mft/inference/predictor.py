@@ -29,18 +29,23 @@ from deepmd_mft.checkpoints.branch import (
 )
 from deepmd_mft.checkpoints.file import branch_weights, read_model_params, read_state
 from deepmd_mft.errors import UserError
+from deepmd_mft.structures.batches import ATOMS_PER_BATCH
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from deepmd_mft.bridge.neighbours import NeighbourLists
-    from deepmd_mft.structures.structure_set import Batch, StructureSet
+    from deepmd_mft.structures.batches import Batch
+    from deepmd_mft.structures.structure_set import StructureSet
 
 #: Atoms from which on it pays to prepare a scripted model, which takes one to three seconds.
 MANY_ATOMS = 50_000
 #: Batches at a time: models that are not frozen hold Python's lock for a tenth of the time.
 MOST_WORKERS = 8
+#: Memory of a GPU that is taken for an atom, and a limit. Set with care, not measured.
+BYTES_PER_ATOM = 4 * 2**20
+MOST_ATOMS = 16_384
 #: What :meth:`Predictor.represent` can return, by deepmd-kit's names.
 REPRESENTATIONS = {"descriptor": "descriptor", "last_layer": "atomic_feature"}
 
@@ -158,7 +163,8 @@ class Predictor:
 
     def batches(self, structures: StructureSet) -> list[Batch]:
         """Return the structures of a set in batches for this model."""
-        return structures.batches(self.type_map, self.dim_fparam)
+        atoms = atoms_per_batch(self.device)
+        return structures.batches(self.type_map, dim_fparam=self.dim_fparam, atoms=atoms)
 
     def load_weights(self, state: Path | dict[str, Any]) -> None:
         """Put the weights of a checkpoint of the same run into this model.
@@ -285,7 +291,9 @@ class Predictor:
     def _inputs(self, batch: Batch) -> tuple[torch.Tensor | None, ...]:
         """Return the coordinates, types, cells and frame parameters of a batch, on the device."""
         parts = (batch.coord, batch.atype, batch.box, batch.fparam)
-        return tuple(None if part is None else part.to(self.device) for part in parts)
+        return tuple(
+            None if part is None else torch.as_tensor(part, device=self.device) for part in parts
+        )
 
     @cached_property
     def _without_unused_parts(self) -> Any:
@@ -316,6 +324,17 @@ class _Places:
         if not output.per_atom:
             return batch.rows
         return (self.starts[batch.rows][:, None] + np.arange(batch.atype.shape[1])).ravel()
+
+
+def atoms_per_batch(device: torch.device) -> int:
+    """Return how many atoms go through a network at a time.
+
+    A core is busy with few; a GPU, with thousands of cores, waits for the CPU on so few.
+    """
+    if device.type != "cuda":
+        return ATOMS_PER_BATCH
+    free, _ = torch.cuda.mem_get_info(device)
+    return int(min(max(free // BYTES_PER_ATOM, ATOMS_PER_BATCH), MOST_ATOMS))
 
 
 @contextmanager

@@ -107,11 +107,14 @@ def _read_set(branch: Branch, section: str) -> StructureSet | None:
         return None  # reported by the checks before
     name = f"{branch.name} {section}".strip()
     try:
-        return StructureSet(name, [Path(system) for system in systems], most=MOST)
+        found = StructureSet(name, [Path(system) for system in systems], most=MOST)
+        found = found.with_type_map(branch.model.get("type_map", []))
+        found.structures  # noqa: B018  (read now: what cannot be read is told here)
     except (ValueError, OSError, EOFError) as error:
         raise UserError(
             f"{branch.where}, {section}: the structures cannot be read ({error})"
         ) from None
+    return found
 
 
 def _check_that_it_can_be_built(branch: Branch) -> None:

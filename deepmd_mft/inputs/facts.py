@@ -70,7 +70,10 @@ def _neighbours(branch: Branch, train: StructureSet, findings: Findings) -> dict
         if rcut is None or not isinstance(sel, int):
             continue
         counts = np.concatenate(
-            [count_neighbours(train.coords[r], train.cells[r], float(rcut)) for r in rows]
+            [
+                count_neighbours(one.positions, one.cell, float(rcut))
+                for one in (train.structures[row] for row in rows)
+            ]
         )
         found |= {f"largest_{sel_key}": int(counts.max()), f"mean_{sel_key}": float(counts.mean())}
         if counts.max() > sel:

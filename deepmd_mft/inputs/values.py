@@ -25,8 +25,8 @@ IN_HARTREE = ("homo", "lumo", "gap")
 def elements_of(structures: StructureSet) -> dict[str, int]:
     """Return the elements of a set, and in how many structures each is."""
     counts = np.zeros(len(ELEMENTS) + 1, dtype=int)
-    for numbers in structures.numbers:
-        counts[np.unique(numbers)] += 1
+    for numbers in structures.elements:
+        counts[numbers] += 1
     return {ELEMENTS[z - 1]: int(counts[z]) for z in np.flatnonzero(counts[1:]) + 1}
 
 
@@ -44,7 +44,7 @@ def check_elements_seen(
         if other is None or not unseen:
             continue
         numbers = {ELEMENTS.index(name) + 1 for name in unseen}
-        count = sum(not numbers.isdisjoint(np.unique(one).tolist()) for one in other.numbers)
+        count = sum(not numbers.isdisjoint(one.tolist()) for one in other.elements)
         findings.warn(
             f"{branch.where}: {other.name} has {', '.join(sorted(unseen))} ({count} of "
             f"{len(other)} structures), which its training data never show. With bias: element "
@@ -141,7 +141,7 @@ def _check_label(
 
 
 def _unit(structures: StructureSet, name: str) -> str:
-    return structures.unit.get(name, "")
+    return structures.units.get(name, "")
 
 
 def _check_forces(branch: Branch, structures: StructureSet, findings: Findings) -> None:

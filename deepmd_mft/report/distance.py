@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import ase
 import numpy as np
 import pandas as pd
 from ase.neighborlist import neighbor_list
@@ -106,10 +105,9 @@ def fingerprints(structures: StructureSet) -> sparse.csr_matrix:
         middles it lies between, so that a small move changes little.
     """
     parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-    every = zip(structures.numbers, structures.coords, structures.cells, strict=True)
-    for number, (z, coord, cell) in enumerate(every):
-        atoms = ase.Atoms(z, coord, cell=cell, pbc=cell is not None)
-        first, second, distance = neighbor_list("ijd", atoms, CUTOFF)
+    for number, structure in enumerate(structures):
+        z = structure.numbers
+        first, second, distance = neighbor_list("ijd", structure.atoms(), CUTOFF)
         low, high = np.minimum(z[first], z[second]), np.maximum(z[first], z[second])
         pair = (low * (len(ELEMENTS) + 1) + high) * BINS
         position = distance / WIDTH
@@ -118,7 +116,7 @@ def fingerprints(structures: StructureSet) -> sparse.csr_matrix:
         for column, weight in ((lower, 1.0 - upper_part), (lower + 1, upper_part)):
             parts.append((np.full(len(pair), number), pair + column, weight / len(z)))
     place, column, weight = (np.concatenate(part) for part in zip(*parts, strict=True))
-    shape = (len(structures.numbers), (len(ELEMENTS) + 1) ** 2 * BINS)
+    shape = (len(structures), (len(ELEMENTS) + 1) ** 2 * BINS)
     return sparse.csr_matrix((weight, (place, column)), shape=shape)
 
 

@@ -157,7 +157,7 @@ def composition_baseline(run: Run, name: str) -> np.ndarray | None:
 
 def _composition(structures: StructureSet, *, intensive: bool) -> np.ndarray:
     """Return the atoms of each element, nframes x 119, as fractions for an intensive property."""
-    counts = np.array([np.bincount(one, minlength=119) for one in structures.numbers], dtype=float)
+    counts = np.array([np.bincount(one.numbers, minlength=119) for one in structures], dtype=float)
     return counts / counts.sum(axis=1, keepdims=True) if intensive else counts
 
 

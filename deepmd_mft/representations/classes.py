@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from deepmd_mft.errors import UserError
-from deepmd_mft.structures.elements import ELEMENTS, atomic_number
+from deepmd_mft.structures.elements import ELEMENTS, atomic_number, symbol
 
 if TYPE_CHECKING:
-    from deepmd_mft.structures.sample import Sample, Structure
+    from deepmd_mft.structures.structure import Structure
+    from deepmd_mft.structures.structure_set import StructureSet
 
 __all__ = [
     "Edges",
@@ -92,7 +93,7 @@ def covalent_neighbours(structure: Structure) -> np.ndarray:
     return np.bincount(centres, minlength=len(structure.numbers))
 
 
-def atom_classes(structures: Sample) -> np.ndarray:
+def atom_classes(structures: StructureSet) -> np.ndarray:
     """Name the class of every atom of a set.
 
     Returns
@@ -103,27 +104,25 @@ def atom_classes(structures: Sample) -> np.ndarray:
     labels: list[str] = []
     for structure in structures.structures:
         counts = covalent_neighbours(structure)
-        labels += [
-            f"{ELEMENTS[z - 1]}({n})" for z, n in zip(structure.numbers, counts, strict=True)
-        ]
+        labels += [f"{symbol(z)}({n})" for z, n in zip(structure.numbers, counts, strict=True)]
     return np.array(labels)
 
 
 def parse_pair(text: str) -> tuple[str, str]:
     """Split ``C-H`` into its two elements."""
     first, _, second = text.partition("-")
-    for symbol in (first, second):
-        if symbol not in ELEMENTS:
-            raise UserError(f"pair '{text}': '{symbol}' is no element; write it like C-H")
+    for name in (first, second):
+        if name not in ELEMENTS:
+            raise UserError(f"pair '{text}': '{name}' is no element; write it like C-H")
     return first, second
 
 
-def find_edges(structures: Sample, pairs: list[str], windows: Windows) -> Edges:
+def find_edges(structures: StructureSet, pairs: list[str], windows: Windows) -> Edges:
     """Find all edges of the wanted pairs of elements and distances.
 
     Parameters
     ----------
-    structures : Sample
+    structures : StructureSet
     pairs : list of str
         Like ``C-H``: carbon is the centre.
     windows : Windows

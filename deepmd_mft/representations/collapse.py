@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from deepmd_mft.representations.backbone import Backbone
     from deepmd_mft.representations.classes import Edges
     from deepmd_mft.representations.embeddings import Embedding
-    from deepmd_mft.structures.sample import Sample
+    from deepmd_mft.structures.structure_set import StructureSet
 
 __all__ = ["Collapse", "Options", "analyse_collapse"]
 
@@ -46,8 +46,10 @@ class Options:
         Atoms drawn of each set for the drift.
     bootstrap, drift_bootstrap : int
         Resamples of the cluster scores and of the exact Wasserstein distance.
+    label : str
+        Property of the structures, for TransRate; empty for none.
     nbins : int
-        Bins of the property for TransRate.
+        Bins of the property.
     seed : int
         Seed of every draw.
     """
@@ -60,6 +62,7 @@ class Options:
     drift_atoms: int = 5000
     bootstrap: int = 100
     drift_bootstrap: int = 5
+    label: str = ""
     nbins: int = 10
     seed: int = 0
 
@@ -106,7 +109,7 @@ class _Plan:
 
 def analyse_collapse(
     backbones: list[Backbone],
-    sets: list[Sample],
+    sets: list[StructureSet],
     options: Options,
     say: Callable[[str], None] = lambda _text: None,
 ) -> Collapse:
@@ -116,8 +119,9 @@ def analyse_collapse(
     ----------
     backbones : list of Backbone
         The reference and the others.
-    sets : list of Sample
-        For instance train, ID and OOD. TransRate is taken where there are labels.
+    sets : list of StructureSet
+        For instance train, ID and OOD. Structures with an element that a checkpoint does not know
+        are left out, and noted.
     options : Options
         What is looked at.
     say : callable
@@ -139,7 +143,7 @@ def analyse_collapse(
         )
     reference = backbones[0]
     result = Collapse()
-    for number, structures in enumerate(sets):
+    for number, structures in enumerate(_known_to_all(sets, backbones, result.notes)):
         clustered = structures.name == options.clusters_on
         plan = _plan(structures, options, result.notes, clustered=clustered, number=number)
         say(f"{structures.name}: {len(structures)} structures, {len(plan.atoms)} atoms looked at")
@@ -167,11 +171,26 @@ def analyse_collapse(
     return result
 
 
+def _known_to_all(
+    sets: list[StructureSet], backbones: list[Backbone], notes: list[str]
+) -> list[StructureSet]:
+    """Leave out the structures with elements that not every checkpoint knows, and note it."""
+    symbols = [s for s in backbones[0].type_map if all(s in b.type_map for b in backbones)]
+    kept = []
+    for structures in sets:
+        known, note = structures.with_elements(symbols)
+        if len(known) < 2:
+            raise UserError(f"{note}: too few are left; compare checkpoints that know them")
+        notes += [note] if note else []
+        kept.append(known)
+    return kept
+
+
 def _plan(
-    structures: Sample, options: Options, notes: list[str], *, clustered: bool, number: int
+    structures: StructureSet, options: Options, notes: list[str], *, clustered: bool, number: int
 ) -> _Plan:
     rng = np.random.default_rng([options.seed, number])
-    natoms = structures.natoms
+    natoms = int(structures.natoms.sum())
     chosen = np.sort(rng.permutation(natoms)[: options.drift_atoms])
     if len(chosen) < options.drift_atoms:
         notes.append(
@@ -240,11 +259,11 @@ def _add_layer_cka(result: Collapse, name: str, seen: dict[str, Embedding]) -> N
 
 
 def _add_transrate(
-    result: Collapse, structures: Sample, seen: dict[str, Embedding], options: Options
+    result: Collapse, structures: StructureSet, seen: dict[str, Embedding], options: Options
 ) -> None:
-    if structures.labels is None:
+    if not options.label:
         return
-    classes = bin_target(structures.labels, nbins=options.nbins)
+    classes = bin_target(structures.label(options.label), nbins=options.nbins)
     shuffled = np.random.default_rng(options.seed).permutation(classes)
     for name, embedding in seen.items():
         # with few structures the rates inside the bins are too small: the shuffled labels show it

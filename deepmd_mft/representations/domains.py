@@ -12,11 +12,11 @@ from deepmd_mft.representations.advice import Candidate, advise, floor, rank
 from deepmd_mft.representations.clusters import flatten
 from deepmd_mft.representations.drift import wasserstein
 from deepmd_mft.representations.embeddings import embed
-from deepmd_mft.structures.elements import ELEMENTS
+from deepmd_mft.structures.elements import symbol
 
 if TYPE_CHECKING:
     from deepmd_mft.representations.backbone import Backbone
-    from deepmd_mft.structures.sample import Sample
+    from deepmd_mft.structures.structure_set import StructureSet
 
 __all__ = ["Domains", "analyse_domains"]
 
@@ -49,8 +49,8 @@ class Domains:
 
 def analyse_domains(
     backbone: Backbone,
-    target: Sample,
-    others: list[Sample],
+    target: StructureSet,
+    others: list[StructureSet],
     *,
     natoms: int = 2000,
     seed: int = 0,
@@ -61,9 +61,9 @@ def analyse_domains(
     ----------
     backbone : Backbone
         The checkpoint to be fine-tuned.
-    target : Sample
+    target : StructureSet
         What will be predicted.
-    others : list of Sample
+    others : list of StructureSet
         Candidates for the auxiliary branch. Structures with elements that the checkpoint does
         not know are left out, and counted.
     natoms : int
@@ -81,21 +81,24 @@ def analyse_domains(
     UserError
         If a set has no structure that the checkpoint knows, or too few.
     """
-    known = [s.with_elements(backbone.type_map) for s in (target, *others)]
-    for before, after in zip((target, *others), known, strict=True):
+    known, notes = [], []
+    for before in (target, *others):
+        after, note = before.with_elements(backbone.type_map)
+        known.append(after)
+        notes += [note] if note else []
         if len(after) < 2:
             raise UserError(
                 f"set {before.name}: {len(after)} of its {len(before)} structures have only "
                 f"elements that {backbone.name} knows ({', '.join(backbone.type_map)}); nothing "
                 "can be said about it with this checkpoint"
             )
-    count = min(natoms, *(s.natoms for s in known))
+    count = min(natoms, *(int(s.natoms.sum()) for s in known))
     # the floor compares halves; so do the candidates, to have distances of samples of one size
     half = max(1, count // 2)
     rng = np.random.default_rng(seed)
     atoms, means, edges = [], [], []
     for structures in known:
-        chosen = np.sort(rng.permutation(structures.natoms)[: 2 * half])
+        chosen = np.sort(rng.permutation(int(structures.natoms.sum()))[: 2 * half])
         seen = embed(backbone, structures, atoms=chosen, progress=True)
         atoms.append(rng.permutation(seen.node))
         means.append(seen.pooled[-1])
@@ -104,9 +107,9 @@ def analyse_domains(
     candidates = []
     base = floor(atoms[0], seed=seed)
     structure_base = floor(rng.permutation(means[0])[: 2 * structures_each], seed=seed)
-    own = set(np.concatenate([s.numbers for s in known[0].structures]).tolist())
+    own = set(np.concatenate(known[0].elements).tolist())
     for number, structures in enumerate(known[1:], start=1):
-        theirs = set(np.concatenate([s.numbers for s in structures.structures]).tolist())
+        theirs = set(np.concatenate(structures.elements).tolist())
         distance = wasserstein(atoms[0][:half], atoms[number][:half])
         candidates.append(
             Candidate(
@@ -117,7 +120,7 @@ def analyse_domains(
                     rng.permutation(means[0])[:structures_each],
                     rng.permutation(means[number])[:structures_each],
                 ),
-                missing_elements=[ELEMENTS[z - 1] for z in sorted(own - theirs)],
+                missing_elements=[symbol(z) for z in sorted(own - theirs)],
                 usable=len(structures) / len(others[number - 1]),
             )
         )
@@ -126,4 +129,5 @@ def analyse_domains(
     panels = {"nodes": flatten(np.concatenate(means), seed=seed)}
     if edges[0].shape[1]:
         panels["edges"] = flatten(np.concatenate(edges), seed=seed)
-    return Domains(ranked, base, structure_base, advise(target.name, ranked), names, panels)
+    words = [*advise(target.name, ranked), *notes]
+    return Domains(ranked, base, structure_base, words, names, panels)

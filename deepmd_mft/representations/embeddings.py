@@ -13,15 +13,12 @@ import torch
 from tqdm import tqdm
 
 from deepmd_mft.bridge.models import message_layers, watch_layer
-from deepmd_mft.errors import UserError
-from deepmd_mft.structures.elements import ELEMENTS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from deepmd_mft.representations.backbone import Backbone
     from deepmd_mft.representations.classes import Edges
-    from deepmd_mft.structures.sample import Sample
+    from deepmd_mft.structures.batches import Batch
+    from deepmd_mft.structures.structure_set import StructureSet
 
 __all__ = ["Embedding", "embed"]
 
@@ -60,25 +57,18 @@ class Embedding:
 
 
 @dataclass
-class _Batch:
-    """One batch and what the descriptor made of it."""
+class _Seen:
+    """What the descriptor made of one batch."""
 
     rows: np.ndarray  # numbers of its structures
-    sizes: torch.Tensor  # nf
     output: tuple[Any, ...]
     inputs: tuple[Any, ...]
     layers: list[torch.Tensor]  # nf x nloc x dim each
 
-    @property
-    def real(self) -> torch.Tensor:
-        """Which atoms are no padding, nf x nloc."""
-        nloc = self.output[0].shape[1]
-        return torch.arange(nloc, device=self.sizes.device)[None, :] < self.sizes[:, None]
-
 
 def embed(
     backbone: Backbone,
-    structures: Sample,
+    structures: StructureSet,
     *,
     atoms: np.ndarray | None = None,
     layer_atoms: np.ndarray | None = None,
@@ -92,7 +82,7 @@ def embed(
     ----------
     backbone : Backbone
         A loaded checkpoint.
-    structures : Sample
+    structures : StructureSet
         Molecules and crystals, mixed as they come.
     atoms : np.ndarray of int, optional
         Atoms whose node representation is kept, counted through the set; all by default.
@@ -101,8 +91,7 @@ def embed(
     edges : Edges, optional
         Edges whose representation is kept; none by default.
     batch_atoms : int
-        Molecules are evaluated together up to so many atoms, padding included; crystals one by
-        one, because their images make the batch.
+        Structures of one size are evaluated together up to so many atoms.
     progress : bool
         Show a bar.
 
@@ -115,8 +104,8 @@ def embed(
     UserError
         If the checkpoint does not know an element.
     """
-    types = _types(backbone, structures)
-    every = np.arange(structures.natoms)
+    batches = structures.batches(backbone.type_map, atoms=batch_atoms)
+    every = np.arange(structures.natoms.sum())
     store = _Store(structures, every if atoms is None else atoms, layer_atoms, edges)
     seen: list[torch.Tensor] = []
     captured: dict[str, Any] = {}
@@ -136,11 +125,11 @@ def embed(
         mininterval=1.0,
     )
     try:
-        for rows in _batches(structures, batch_atoms):
+        for batch in batches:
             seen.clear()
-            sizes = _forward(backbone, structures, types, rows)
-            store.add(_Batch(rows, sizes, captured["output"], captured["args"], list(seen)))
-            bar.update(len(rows))
+            _forward(backbone, batch)
+            store.add(_Seen(batch.rows, captured["output"], captured["args"], list(seen)))
+            bar.update(len(batch.rows))
     finally:
         bar.close()
         hook.remove()
@@ -154,7 +143,7 @@ class _Store:
 
     def __init__(
         self,
-        structures: Sample,
+        structures: StructureSet,
         atoms: np.ndarray,
         layer_atoms: np.ndarray | None,
         edges: Edges | None,
@@ -163,7 +152,7 @@ class _Store:
         self.nstructures = len(structures)
         self.edges = edges
         self.place = {
-            name: _places(structures.natoms, chosen)
+            name: _places(int(structures.natoms.sum()), chosen)
             for name, chosen in (("node", atoms), ("layers", layer_atoms))
             if chosen is not None
         }
@@ -180,38 +169,33 @@ class _Store:
             self.parts[name] = np.full(shape, fill, dtype=np.float32)
         return self.parts[name]
 
-    def add(self, batch: _Batch) -> None:
+    def add(self, batch: _Seen) -> None:
         """Take what is wanted from one batch."""
         node = batch.output[0]
-        real = batch.real.cpu().numpy()
-        counted = self.starts[batch.rows][:, None] + np.arange(node.shape[1])[None, :]
-        numbers = counted[real]
-        self._keep(self._array("node", self.natoms["node"], node.shape[2]), node, real, numbers)
+        numbers = self.starts[batch.rows][:, None] + np.arange(node.shape[1])[None, :]
+        self._keep(self._array("node", self.natoms["node"], node.shape[2]), node, numbers)
         layers = batch.layers or [node]
         shape = (len(layers), self.natoms["layers"], layers[0].shape[2])
         kept = self._array("layers", *shape)
         pooled = self._array("pooled", len(layers), self.nstructures, layers[0].shape[2])
-        weight = batch.real.to(layers[0].dtype)[:, :, None]
         for number, layer in enumerate(layers):
             if self.natoms["layers"]:
-                self._keep(kept[number], layer, real, numbers, "layers")
-            mean = (layer * weight).sum(dim=1) / batch.sizes[:, None]
-            pooled[number, batch.rows] = mean.cpu().numpy()
+                self._keep(kept[number], layer, numbers, "layers")
+            pooled[number, batch.rows] = layer.mean(dim=1).cpu().numpy()
         self._add_edges(batch)
 
     def _keep(
         self,
         target: np.ndarray,
         values: torch.Tensor,
-        real: np.ndarray,
         numbers: np.ndarray,
         which: str = "node",
     ) -> None:
         place = self.place[which][numbers]
         wanted = place >= 0
-        target[place[wanted]] = values.cpu().numpy()[real][wanted]
+        target[place[wanted]] = values.cpu().numpy()[wanted]
 
-    def _add_edges(self, batch: _Batch) -> None:
+    def _add_edges(self, batch: _Seen) -> None:
         edge = batch.output[2] if len(batch.output) > 2 else None
         nedges = 0 if self.edges is None else len(self.edges)
         if edge is None:
@@ -270,56 +254,11 @@ def _places(natoms: int, chosen: np.ndarray) -> np.ndarray:
     return place
 
 
-def _types(backbone: Backbone, structures: Sample) -> list[np.ndarray]:
-    """Return the types of the atoms of every structure in the branch's own order."""
-    known = {symbol: number for number, symbol in enumerate(backbone.type_map)}
-    table = np.array([-1] + [known.get(symbol, -1) for symbol in ELEMENTS])
-    types = []
-    for number, structure in enumerate(structures.structures):
-        own = table[structure.numbers]
-        if (own < 0).any():
-            missing = sorted({ELEMENTS[z - 1] for z in structure.numbers[own < 0]})
-            raise UserError(
-                f"model {backbone.name} does not know {', '.join(missing)} of structure {number} "
-                f"in set {structures.name} (it knows {', '.join(backbone.type_map)}); leave such "
-                "structures out, or take a checkpoint with these elements"
-            )
-        types.append(own)
-    return types
-
-
-def _batches(structures: Sample, batch_atoms: int) -> Iterator[np.ndarray]:
-    """Yield numbers of structures to be evaluated together: molecules of about one size."""
-    sizes = structures.sizes
-    periodic = np.array([s.cell is not None for s in structures.structures])
-    waiting: list[int] = []
-    for number in np.flatnonzero(~periodic)[np.argsort(sizes[~periodic], kind="stable")]:
-        if waiting and (len(waiting) + 1) * sizes[number] > batch_atoms:
-            yield np.array(waiting)
-            waiting = []
-        waiting.append(int(number))
-    if waiting:
-        yield np.array(waiting)
-    for number in np.flatnonzero(periodic):
-        yield np.array([number])
-
-
-def _forward(
-    backbone: Backbone, structures: Sample, types: list[np.ndarray], rows: np.ndarray
-) -> torch.Tensor:
-    """Evaluate one batch; return the number of atoms of each of its structures."""
+def _forward(backbone: Backbone, batch: Batch) -> None:
     device = next(backbone.descriptor.parameters()).device
-    chosen = [structures.structures[row] for row in rows]
-    sizes = np.array([len(s.numbers) for s in chosen])
-    coord = np.zeros((len(rows), sizes.max(), 3))
-    atype = np.full((len(rows), sizes.max()), -1)
-    for frame, (row, structure) in enumerate(zip(rows, chosen, strict=True)):
-        coord[frame, : sizes[frame]] = structure.positions
-        atype[frame, : sizes[frame]] = types[row]
-    cell = chosen[0].cell
-    box = None if cell is None else torch.as_tensor(cell.reshape(1, 9), device=device)
     with torch.no_grad():
         backbone.model.forward_embedding(
-            torch.as_tensor(coord, device=device), torch.as_tensor(atype, device=device), box
+            torch.as_tensor(batch.coord, device=device),
+            torch.as_tensor(batch.atype, device=device),
+            None if batch.box is None else torch.as_tensor(batch.box, device=device),
         )
-    return torch.as_tensor(sizes, device=device)

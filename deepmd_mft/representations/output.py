@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from deepmd_mft.representations.classes import Edges
     from deepmd_mft.representations.collapse import Collapse
     from deepmd_mft.representations.domains import Domains
-    from deepmd_mft.structures.sample import Sample
+    from deepmd_mft.structures.structure_set import StructureSet
 
 __all__ = ["write_collapse", "write_domains", "write_embedding"]
 
@@ -91,7 +91,7 @@ def write_domains(folder: Path, result: Domains, record: dict[str, Any]) -> None
 def write_embedding(
     path: Path,
     backbone: Backbone,
-    structures: Sample,
+    structures: StructureSet,
     edges: Edges | None,
     *,
     layers: bool,
@@ -104,21 +104,21 @@ def write_embedding(
         The file.
     backbone : Backbone
         A loaded checkpoint.
-    structures : Sample
+    structures : StructureSet
         What to represent.
     edges : Edges or None
         Edges to represent.
     layers : bool
         Write every atom after every layer too.
     """
-    every = np.arange(structures.natoms)
+    every = np.arange(structures.natoms.sum())
     seen = embed(
         backbone, structures, layer_atoms=every if layers else None, edges=edges, progress=True
     )
     record = {"model": backbone.record, "set": structures.record}
     arrays: dict[str, Any] = {
         **vars(seen),
-        "structure": np.repeat(np.arange(len(structures)), structures.sizes),
+        "structure": np.repeat(np.arange(len(structures)), structures.natoms),
         "number": np.concatenate([s.numbers for s in structures.structures]),
         "atom_class": atom_classes(structures),
         "record": np.array(json.dumps(record)),

@@ -13,7 +13,7 @@ from deepmd_mft.errors import UserError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from deepmd_mft.structures.dataset import DataSet
+    from deepmd_mft.structures.structure_set import StructureSet
 
 __all__ = ["Columns"]
 
@@ -23,7 +23,7 @@ class Columns:
 
     Parameters
     ----------
-    dataset : DataSet
+    dataset : StructureSet
         The set that is divided.
     target : str, optional
         Label of the methods that look at one.
@@ -39,7 +39,7 @@ class Columns:
 
     def __init__(
         self,
-        dataset: DataSet,
+        dataset: StructureSet,
         *,
         target: str | None = None,
         jobs: int = 1,
@@ -54,7 +54,7 @@ class Columns:
         self._tell = tell
         self._progress = progress
 
-    def data(self) -> DataSet:
+    def data(self) -> StructureSet:
         """Return the set itself."""
         return self._data
 
@@ -71,7 +71,7 @@ class Columns:
 
         home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         return orbital_field_matrices(
-            self._data.structures(),
+            self._data,
             names=self._data.rows.ids,
             jobs=self._jobs,
             cache=self._cache or home / "deepmd_mft",
@@ -85,7 +85,7 @@ class Columns:
 
     def numbers(self) -> Iterator[np.ndarray]:
         """Yield the atomic numbers of every row."""
-        return (numbers for numbers, _, _ in self._data.structures())
+        return (numbers for numbers, _, _ in self._data)
 
     def natoms(self) -> np.ndarray:
         """Return the number of atoms of every row, shape ``nrows``."""

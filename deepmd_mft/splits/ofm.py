@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
     from pathlib import Path
 
-    from deepmd_mft.structures.dataset import Structure
+    from deepmd_mft.structures.structure import Structure
 
 __all__ = ["SIZE", "neighbours", "orbital_field_matrices", "orbital_field_matrix"]
 

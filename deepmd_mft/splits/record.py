@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from deepmd_mft.structures.dataset import DataSet
+    from deepmd_mft.structures.structure_set import StructureSet
 
 __all__ = ["FORMAT", "folder_names", "read_record", "rebuild", "rows_checksum"]
 
 FORMAT = "deepmd_mft split, version 1"
 
 
-def rows_checksum(data: DataSet) -> str:
+def rows_checksum(data: StructureSet) -> str:
     """SHA-256 over the names of all rows in order: which rows the numbers mean."""
     digest = hashlib.sha256()
     for name in data.rows.ids:
@@ -58,12 +58,12 @@ def folder_names(folds: list[Fold]) -> list[str]:
     return names
 
 
-def rebuild(data: DataSet, groups: np.ndarray, *, split_json: Path) -> list[Fold]:  # noqa: ARG001
+def rebuild(data: StructureSet, groups: np.ndarray, *, split_json: Path) -> list[Fold]:  # noqa: ARG001
     """Take the folds of a ``split.json`` as they are.
 
     Parameters
     ----------
-    data : DataSet
+    data : StructureSet
         The set it was made from (it may have been moved or converted anew).
     groups : np.ndarray
         Not looked at: the rows are given.

@@ -12,20 +12,20 @@ from deepmd_mft.files.records import write_record
 from deepmd_mft.files.staging import staged_folder
 from deepmd_mft.files.versions import package_versions
 from deepmd_mft.splits.record import FORMAT, folder_names, rows_checksum
-from deepmd_mft.structures.dataset import folder_checksum
+from deepmd_mft.structures.places import folder_checksum
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
     from deepmd_mft.splits.fold import Fold
-    from deepmd_mft.structures.dataset import DataSet
+    from deepmd_mft.structures.structure_set import StructureSet
 
 __all__ = ["write_split"]
 
 
 def write_split(
-    data: DataSet,
+    data: StructureSet,
     folds: list[Fold],
     out: Path,
     *,
@@ -44,7 +44,7 @@ def write_split(
 
     Parameters
     ----------
-    data : DataSet
+    data : StructureSet
         The set that was divided.
     folds : list of Fold
         The division.

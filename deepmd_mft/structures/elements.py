@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import numpy as np
 from dpdata.periodic_table import ELEMENTS
 
 from deepmd_mft.errors import UserError
 
-__all__ = ["ELEMENTS", "atomic_number"]
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+__all__ = ["ELEMENTS", "atomic_number", "formula", "numbers_of_types", "symbol"]
 
 _NUMBERS = {symbol: z for z, symbol in enumerate(ELEMENTS, start=1)}
 
@@ -23,3 +30,39 @@ def atomic_number(symbol: str) -> int:
         return _NUMBERS[symbol]
     except KeyError:
         raise UserError(f"{symbol!r} is not a chemical element") from None
+
+
+def symbol(number: int) -> str:
+    """Symbol of an atomic number.
+
+    Raises
+    ------
+    UserError
+        For a dummy atom (0) and anything else outside 1 to 118.
+    """
+    if not 1 <= number <= len(ELEMENTS):
+        raise UserError(f"{number} is not the atomic number of an element (1 to {len(ELEMENTS)})")
+    return str(ELEMENTS[number - 1])
+
+
+def numbers_of_types(type_map: Sequence[str]) -> np.ndarray:
+    """Atomic numbers of the types of a type map.
+
+    Parameters
+    ----------
+    type_map : sequence of str
+        Names of the types.
+
+    Returns
+    -------
+    np.ndarray of int
+        Shape ``ntypes``; 0 for a name that is no element.
+    """
+    return np.array([_NUMBERS.get(name, 0) for name in type_map], dtype=np.int64)
+
+
+def formula(numbers: Iterable[int]) -> str:
+    """Return the formula of a structure, C and H first, then by name: ``C2H6O``."""
+    counts = Counter(symbol(int(z)) for z in numbers)
+    order = sorted(counts, key=lambda e: ({"C": 0, "H": 1}.get(e, 2), e))
+    return "".join(f"{e}{counts[e] if counts[e] > 1 else ''}" for e in order)

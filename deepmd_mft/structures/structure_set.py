@@ -1,187 +1,221 @@
-"""A set of structures in memory, in batches of equal size for the model."""
+"""A set of structures with its labels, whatever files it lies in."""
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections import Counter
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from deepmd_mft.errors import UserError
-from deepmd_mft.structures.dataset import folder_checksum, open_dataset
-from deepmd_mft.structures.elements import ELEMENTS, atomic_number
+from deepmd_mft.structures.batches import ATOMS_PER_BATCH, Batch, make_batches
+from deepmd_mft.structures.elements import atomic_number, formula, symbol
+from deepmd_mft.structures.memory import MemoryStore
+from deepmd_mft.structures.places import find_set_folders, folder_checksum, open_stores
+from deepmd_mft.structures.rows import Rows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from deepmd_mft.structures.dataset import DataSet
+    from deepmd_mft.structures.store import Store
+    from deepmd_mft.structures.structure import Structure
 
-#: Atoms in a batch: large enough to fill a core's vector units, small enough for its caches.
-ATOMS_PER_BATCH = 512
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Structures with the same number of atoms.
-
-    Attributes
-    ----------
-    rows : np.ndarray
-        Which structures of the set, nf.
-    coord : torch.Tensor
-        nf x nloc x 3, in Angstrom.
-    atype : torch.Tensor
-        nf x nloc, indices into a type map; no padding.
-    box : torch.Tensor or None
-        nf x 9, in Angstrom; None for molecules.
-    fparam : torch.Tensor or None
-        nf x dim_fparam, frame parameters; None if the model takes none.
-    """
-
-    rows: np.ndarray
-    coord: torch.Tensor
-    atype: torch.Tensor
-    box: torch.Tensor | None
-    fparam: torch.Tensor | None
+__all__ = ["StructureSet", "find_sets"]
 
 
 class StructureSet:
-    """The structures and labels of one or more folders.
+    """The structures and labels of one or more folders or files.
+
+    Nothing but the table is read before it is asked for. Cells are right-handed.
 
     Parameters
     ----------
     name : str
-        What tables call the set.
-    folders : list of Path
-        deepmd/npy systems or LMDB.
+        What tables and figures call the set.
+    paths : list of Path
+        Folders of deepmd/npy systems, LMDBs, files that ase reads.
     most : int, optional
         Take so many, drawn at random, if there are more.
+    seed : int
+        Seed of that draw.
 
     Attributes
     ----------
     total : int
-        Structures in the folders, of which ``len()`` were taken.
-    ids, smiles, groups : list of str
-        Name, molecule and group of every structure; the last two are empty where the set does
-        not say. Equal groups of sets from different sources differ here.
+        Structures in the files, of which ``len()`` were taken.
+    parts : list of (Store, np.ndarray)
+        Where the structures lie, and which rows are taken.
+    type_map : list of str or None
+        Names of the types of systems without ``type_map.raw``.
     """
 
-    def __init__(self, name: str, folders: list[Path], most: int | None = None) -> None:
+    def __init__(
+        self, name: str, paths: Sequence[Path], *, most: int | None = None, seed: int = 0
+    ) -> None:
         self.name = name
-        self.folders = folders
-        opened = [open_dataset(folder) for folder in folders]
-        self.total = sum(map(len, opened))
-        self._data: list[tuple[DataSet, np.ndarray]] = _draw(opened, self.total, most)
-        structures = [one for data, rows in self._data for one in data.structures(rows)]
-        self.numbers = [numbers for numbers, _, _ in structures]
-        self.coords = [coords for _, coords, _ in structures]
-        self.cells = [cell for _, _, cell in structures]
-        self.ids = [data.rows.ids[row] for data, rows in self._data for row in rows]
-        self.smiles = [data.rows.smiles[row] for data, rows in self._data for row in rows]
-        self.groups = [data.named_group(row) for data, rows in self._data for row in rows]
+        self.folders = list(paths)
+        stores = open_stores(self.folders)
+        self.total = sum(len(store.rows) for store in stores)
+        if not self.total:
+            raise UserError(f"{', '.join(map(str, paths))}: no structures in it")
+        self.type_map: list[str] | None = None
+        self.parts: list[tuple[Store, np.ndarray]] = [
+            (store, np.arange(len(store.rows))) for store in stores
+        ]
+        if most is not None and most < self.total:
+            rows = np.random.default_rng(seed).choice(self.total, most, replace=False)
+            self.parts = self._divided(np.sort(rows))
+
+    @classmethod
+    def open(cls, path: Path) -> StructureSet:
+        """Open the folder of a set of deepmd-kit's; the set is called as it is.
+
+        Raises
+        ------
+        UserError
+            If it is no folder, or there is nothing in it.
+        """
+        if not path.is_dir():
+            raise UserError(f"{path} is not a folder; convert the data first (dp-mft convert)")
+        return cls(path.resolve().name, [path])
+
+    @classmethod
+    def of(cls, name: str, structures: Sequence[Structure]) -> StructureSet:
+        """Return a set of structures in memory."""
+        made = cls.__new__(cls)
+        made.name, made.folders, made.total, made.type_map = name, [], len(structures), None
+        made.parts = [(MemoryStore(structures, name), np.arange(len(structures)))]
+        return made
+
+    # --- which structures -----------------------------------------------------------------------
 
     def __len__(self) -> int:
-        return len(self.numbers)
+        return sum(len(rows) for _, rows in self.parts)
 
     @property
+    def path(self) -> Path:
+        """Where the set lies; the first place if there are several."""
+        return self.parts[0][0].path
+
+    @cached_property
+    def rows(self) -> Rows:
+        """The table: names, molecules, groups, places; unique names where several files count."""
+        parts = []
+        for store, chosen in self.parts:
+            rows = store.rows if len(chosen) == len(store.rows) else store.rows.take(chosen)
+            parts.append(rows)
+        return Rows.join(parts)
+
+    @property
+    def ids(self) -> list[str]:
+        """Name of every structure."""
+        return self.rows.ids
+
+    @property
+    def smiles(self) -> list[str]:
+        """Molecule of every structure; empty where the set does not say."""
+        return self.rows.smiles
+
+    @cached_property
+    def groups(self) -> list[str]:
+        """What every structure belongs together with; empty where the set does not say.
+
+        Equal groups of sets from different sources differ here.
+        """
+        return [
+            f"{origin}:{group}" if group else ""
+            for store, chosen in self.parts
+            for origin in [_origin(store)]
+            for group in store.rows.take(chosen).groups
+        ]
+
+    def take(self, chosen: np.ndarray) -> StructureSet:
+        """Return some of the structures, given by ascending row numbers."""
+        part = StructureSet.__new__(StructureSet)
+        part.name, part.folders, part.total = self.name, self.folders, self.total
+        part.type_map, part.parts = self.type_map, self._divided(chosen)
+        if "structures" in self.__dict__:
+            part.structures = [self.structures[row] for row in chosen]
+        return part
+
+    def with_type_map(self, type_map: list[str]) -> StructureSet:
+        """Return the set with names for the types of systems without ``type_map.raw``."""
+        if all(store.knows_elements for store, _ in self.parts):
+            return self
+        named = self.take(np.arange(len(self)))
+        named.__dict__.pop("structures", None)
+        named.type_map = list(type_map)
+        return named
+
+    def with_elements(self, symbols: list[str]) -> tuple[StructureSet, str]:
+        """Leave out the structures with an element that is not among ``symbols``.
+
+        Returns
+        -------
+        StructureSet
+            What is left.
+        str
+            What was left out, in words; empty if nothing was.
+        """
+        known = {atomic_number(name) for name in symbols}
+        absent = [set(np.unique(one.numbers).tolist()) - known for one in self.structures]
+        keep = np.array([not one for one in absent], dtype=bool)
+        if keep.all():
+            return self, ""
+        names = ", ".join(symbol(z) for z in sorted(set().union(*absent)))
+        first = self.ids[int(np.argmin(keep))]
+        return self.take(np.flatnonzero(keep)), (
+            f"{self.name}: {(~keep).sum()} of {len(self)} structures have {names}, which not every "
+            f"checkpoint knows, and are left out (first: {first})"
+        )
+
+    def _divided(self, chosen: np.ndarray) -> list[tuple[Store, np.ndarray]]:
+        starts = np.cumsum([0, *(len(rows) for _, rows in self.parts)])
+        return [
+            (store, rows[chosen[(chosen >= start) & (chosen < start + len(rows))] - start])
+            for (store, rows), start in zip(self.parts, starts, strict=False)
+        ]
+
+    # --- structures -----------------------------------------------------------------------------
+
+    def __iter__(self) -> Iterator[Structure]:
+        """Yield the structures in order, read as they are asked for."""
+        if "structures" in self.__dict__:
+            yield from self.structures
+            return
+        for store, rows in self.parts:
+            yield from store.structures(rows, self.type_map)
+
+    @cached_property
+    def structures(self) -> list[Structure]:
+        """All structures, held in memory from the first use on."""
+        return list(self)
+
+    @cached_property
     def natoms(self) -> np.ndarray:
-        """Number of atoms of every structure."""
-        return np.array([len(numbers) for numbers in self.numbers])
+        """Number of atoms of every structure, nframes."""
+        return np.array([len(one.numbers) for one in self])
+
+    @property
+    def starts(self) -> np.ndarray:
+        """Number of the first atom of every structure, counted through the set; nframes."""
+        return np.cumsum(self.natoms) - self.natoms
+
+    @cached_property
+    def elements(self) -> list[np.ndarray]:
+        """Different atomic numbers of every structure, ascending."""
+        return [np.unique(one.numbers) for one in self.structures]
 
     @property
     def formulas(self) -> list[str]:
-        """Formula of every structure, C and H first, then by name."""
-        texts = []
-        for numbers in self.numbers:
-            counts = Counter(ELEMENTS[z - 1] for z in numbers)
-            order = sorted(counts, key=lambda e: ({"C": 0, "H": 1}.get(e, 2), e))
-            texts.append("".join(f"{e}{counts[e] if counts[e] > 1 else ''}" for e in order))
-        return texts
-
-    @property
-    def unit(self) -> dict[str, str]:
-        """Units of the labels, as far as the set says."""
-        return {k: v for data, _ in self._data for k, v in data.units.items()}
-
-    @property
-    def split_method(self) -> str | None:
-        """Method of ``dp-mft split`` that made the set; None if there is no ``split.json``."""
-        for above in list(self.folders[0].resolve().parents)[:2]:  # a fold has a folder of its own
-            if (above / "split.json").is_file():
-                try:
-                    return str(json.loads((above / "split.json").read_text())["method"])
-                except (ValueError, KeyError, TypeError):
-                    return None  # somebody else's file of that name
-        return None
-
-    def labels(self, name: str, columns: int) -> np.ndarray | None:
-        """Return the labels, nframes x columns, NaN where missing; None if there are none.
-
-        Raises
-        ------
-        UserError
-            If the label has another number of columns than the model.
-        """
-        parts: list[np.ndarray] = []
-        found = False
-        for data, rows in self._data:
-            values = data.optional_label(name, rows)
-            if values is None:
-                parts.append(np.full((len(rows), columns), np.nan))
-                continue
-            if values.shape[1] != columns:
-                raise UserError(
-                    f"{data.path}: {name} has {values.shape[1]} column(s), the model predicts "
-                    f"{columns}; evaluate with the model that was trained on this label"
-                )
-            found = True
-            parts.append(values.astype(np.float64))
-        return np.concatenate(parts) if found else None
-
-    def rms_force(self) -> float | None:
-        """Return the rms of ``force`` over atoms and directions; None if a part has no forces."""
-        total, count = 0.0, 0
-        for data, rows in self._data:
-            for _, force in data.label_blocks("force", rows):
-                total += float(np.sum(np.square(force, dtype=np.float64)))
-                count += len(force)
-        if count < len(self):
-            return None
-        return float(np.sqrt(total / (3 * self.natoms.sum())))
-
-    def checksum(self) -> list[dict[str, str]]:
-        """Return path and SHA-256 of every folder, for the record."""
-        return [{"path": str(f.resolve()), "sha256": folder_checksum(f)} for f in self.folders]
-
-    def frame_parameters(self, columns: int) -> np.ndarray | None:
-        """Return ``fparam``, nframes x columns; None for a model that takes none.
-
-        Raises
-        ------
-        UserError
-            If the set has none, or of another width.
-        """
-        if not columns:
-            return None
-        parts = []
-        for data, rows in self._data:
-            values = data.optional_label("fparam", rows)
-            found = None if values is None else values.shape[1]
-            if values is None or found != columns or np.isnan(values).any():
-                raise UserError(
-                    f"{data.path}: the model takes {columns} frame parameter(s), fparam.npy "
-                    + (f"has {found} or lacks some rows" if found else "does not exist")
-                    + "; write one row a frame"
-                )
-            parts.append(values)
-        return np.concatenate(parts)
+        """Formula of every structure."""
+        return [formula(one.numbers) for one in self.structures]
 
     def batches(
-        self, type_map: list[str], dim_fparam: int = 0, atoms_per_batch: int = ATOMS_PER_BATCH
+        self, type_map: list[str], *, dim_fparam: int = 0, atoms: int = ATOMS_PER_BATCH
     ) -> list[Batch]:
         """Return all structures in batches of equal size, smallest first.
 
@@ -191,7 +225,7 @@ class StructureSet:
             The model's elements.
         dim_fparam : int
             Frame parameters that the model takes.
-        atoms_per_batch : int
+        atoms : int
             Atoms in a batch; a larger structure is a batch of its own.
 
         Raises
@@ -200,98 +234,187 @@ class StructureSet:
             If a structure has an element that the model does not know, or frame parameters are
             missing.
         """
+        structures = self.with_type_map(type_map).structures
         fparam = self.frame_parameters(dim_fparam)
-        lookup = np.full(len(ELEMENTS) + 1, -1)
-        for index, symbol in enumerate(type_map):
-            lookup[atomic_number(symbol)] = index
-        groups: dict[tuple[int, bool], list[int]] = {}
-        for row, numbers in enumerate(self.numbers):
-            if (lookup[numbers] < 0).any():
-                absent = sorted({ELEMENTS[z - 1] for z in numbers[lookup[numbers] < 0]})
-                raise UserError(
-                    f"{self.name}: structure {self.ids[row]} has {', '.join(absent)}, which the "
-                    f"model's type_map lacks ({', '.join(type_map[:20])}); remove it from the set, "
-                    "or train with a type_map that has it"
-                )
-            groups.setdefault((len(numbers), self.cells[row] is None), []).append(row)
-        batches = []
-        for (natoms, molecule), rows in sorted(groups.items()):
-            step = max(1, atoms_per_batch // natoms)
-            for start in range(0, len(rows), step):
-                part = rows[start : start + step]
-                cells = None if molecule else np.array([self.cells[r] for r in part])
-                batches.append(
-                    Batch(
-                        np.array(part),
-                        _tensor(np.stack([self.coords[r] for r in part])),
-                        torch.as_tensor(lookup[np.stack([self.numbers[r] for r in part])]),
-                        None if cells is None else _tensor(cells.reshape(len(part), 9)),
-                        None if fparam is None else _tensor(fparam[part]),
+        return make_batches(structures, type_map, self.ids, self.name, fparam=fparam, atoms=atoms)
+
+    # --- labels ---------------------------------------------------------------------------------
+
+    @cached_property
+    def units(self) -> dict[str, str]:
+        """Unit of every label, as far as the files say.
+
+        Raises
+        ------
+        UserError
+            If two of the files say different things.
+        """
+        units: dict[str, str] = {}
+        for store, _ in self.parts:
+            for name, unit in store.record.get("units", {}).items():
+                if units.setdefault(name, unit) != unit:
+                    raise UserError(
+                        f"set {self.name}: {name} is in {unit} in {store.path}, but in "
+                        f"{units[name]} elsewhere; convert them to one unit"
                     )
-                )
-        return batches
+        return units
 
+    def labels(self, name: str, columns: int | None = None) -> np.ndarray | None:
+        """Return a label of every structure.
 
-def _draw(opened: list[DataSet], total: int, most: int | None) -> list[tuple[DataSet, np.ndarray]]:
-    """Return the rows to take of each set, in order."""
-    if most is None or total <= most:
-        return [(data, np.arange(len(data))) for data in opened]
-    rows = np.sort(np.random.default_rng(0).choice(total, most, replace=False))
-    starts = np.cumsum([0, *map(len, opened)])
-    return [
-        (data, rows[(rows >= start) & (rows < start + len(data))] - start)
-        for data, start in zip(opened, starts, strict=False)
-    ]
+        Parameters
+        ----------
+        name : str
+            Name of the label.
+        columns : int, optional
+            Columns that it must have.
 
+        Returns
+        -------
+        np.ndarray or None
+            nframes x columns, NaN where a structure has none; None if all have none.
 
-def _tensor(values: np.ndarray) -> torch.Tensor:
-    return torch.as_tensor(values, dtype=torch.float64)
-
-
-def find_sets(folders: Iterable[Path], chosen: list[str] | None = None) -> Iterator[StructureSet]:
-    """Find the sets of split folders.
-
-    Parameters
-    ----------
-    folders : iterable of Path
-        A set itself (with ``type.raw``, ``rows.csv`` or ``data.mdb``), or a folder of sets.
-    chosen : list of str, optional
-        Names of the sets wanted. Without it, all but those called ``aux*``.
-
-    Yields
-    ------
-    StructureSet
-
-    Raises
-    ------
-    UserError
-        If there is nothing, or a wanted set is missing.
-    """
-    seen: dict[str, Path] = {}
-    for folder in folders:
-        if not folder.is_dir():
-            raise UserError(f"{folder} is not a folder")
-        for path in [folder] if _is_set(folder) else sorted(filter(_holds_data, folder.iterdir())):
-            if path.name in seen:
+        Raises
+        ------
+        UserError
+            If it has another number of columns, or several.
+        """
+        values: np.ndarray | None = None
+        for store, positions, block in self.label_blocks(name):
+            width = block.shape[1]
+            if columns is not None and width != columns:
                 raise UserError(
-                    f"two sets are called {path.name}: {seen[path.name]} and {path}; rename one, "
-                    "or evaluate them one after the other"
+                    f"{store.path}: {name} has {width} column(s), but {columns} are expected; use "
+                    "the model that was trained on this label, or mend task_dim"
                 )
-            seen[path.name] = path
-    wanted = chosen or [name for name in seen if not name.startswith("aux")]
-    for name in wanted:
-        if name not in seen:
-            raise UserError(f"no set '{name}'; there are {', '.join(seen) or 'none'}")
-    if not wanted:
-        listed = ", ".join(map(str, folders))
-        raise UserError(f"no deepmd-kit systems in {listed} (no type.raw, no data.mdb below it)")
-    for name in wanted:
-        yield StructureSet(name, [seen[name]])
+            if values is None:
+                values = np.full((len(self), width), np.nan)
+            if width != values.shape[1]:
+                raise UserError(
+                    f"{store.path}: label {name!r} has {width} columns in some structures "
+                    f"(first: {self.ids[positions[0]]}) and {values.shape[1]} in others; mend it"
+                )
+            values[positions] = block
+        return values
+
+    def label_blocks(self, name: str) -> Iterator[tuple[Store, np.ndarray, np.ndarray]]:
+        """Yield store, row numbers and labels (nrows x width), as far as there are any."""
+        start = 0
+        for store, rows in self.parts:
+            for positions, block in store.blocks(name, rows):
+                yield store, positions + start, block
+            start += len(rows)
+
+    def label(self, name: str) -> np.ndarray:
+        """Return a scalar label that every structure has, nframes.
+
+        Raises
+        ------
+        UserError
+            If a structure has none, or it is no scalar.
+        """
+        values = self.labels(name)
+        if values is None:
+            known = ", ".join(self.label_names()) or "none"
+            raise UserError(f"no label {name!r} in {self.path}; there are {known}")
+        if values.shape[1] != 1:
+            raise UserError(f"{name} has {values.shape[1]} components; a scalar is needed")
+        bad = np.flatnonzero(~np.isfinite(values[:, 0]))
+        if bad.size:
+            raise UserError(
+                f"{name} is missing or NaN in {bad.size} of {len(self)} rows of {self.path}, the "
+                f"first {bad[0]} ({self.ids[bad[0]]}); convert without --keep-nan, or remove them"
+            )
+        return values[:, 0]
+
+    def label_names(self) -> list[str]:
+        """Names of the labels of the first structure of each file."""
+        names = {
+            name
+            for store, rows in self.parts
+            for row in rows[:1].tolist()
+            for name in store.label_names(row)
+        }
+        return sorted(names)
+
+    def frame_parameters(self, columns: int) -> np.ndarray | None:
+        """Return ``fparam``, nframes x columns; None for a model that takes none.
+
+        Raises
+        ------
+        UserError
+            If the set has none, or not for all structures, or of another width.
+        """
+        if not columns:
+            return None
+        values = self.labels("fparam", columns)
+        bad = [0] if values is None else np.flatnonzero(~np.isfinite(values).all(axis=1))
+        if values is None or len(bad):
+            raise UserError(
+                f"set {self.name}: the model takes {columns} frame parameter(s), but structure "
+                f"{self.ids[bad[0]]} has none (fparam.npy, one row for each frame)"
+            )
+        return values
+
+    def rms_force(self) -> float | None:
+        """Return the rms of ``force`` over atoms and directions; None if a part has no forces."""
+        total, count = 0.0, 0
+        for _, rows, force in self.label_blocks("force"):
+            total += float(np.sum(np.square(force, dtype=np.float64)))
+            count += len(rows)
+        if count < len(self):
+            return None
+        return float(np.sqrt(total / (3 * self.natoms.sum())))
+
+    # --- on disk --------------------------------------------------------------------------------
+
+    def write_part(self, chosen: np.ndarray, out: Path) -> None:
+        """Write the rows ``chosen`` (ascending) as a set of the same format.
+
+        Parameters
+        ----------
+        chosen : np.ndarray
+            Row numbers.
+        out : Path
+            An empty folder.
+        """
+        [(store, rows)] = self.parts
+        store.write_part(rows[chosen], out)
+
+    def checksum(self) -> list[dict[str, str]]:
+        """Return path, as given, and SHA-256 of every folder; sets of equal SHA-256 are equal."""
+        return [{"path": str(path), "sha256": folder_checksum(path)} for path in self.folders]
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """Places, checksums and numbers, for the artefacts."""
+        first, *others = self.checksum()
+        more = {"more": others} if others else {}
+        return {**first, **more, "structures": len(self), "of": self.total}
+
+    @property
+    def split_method(self) -> str | None:
+        """Method of ``dp-mft split`` that made the set; None if there is no ``split.json``."""
+        for above in list(self.path.resolve().parents)[:2]:  # a fold has a folder of its own
+            if (above / "split.json").is_file():
+                try:
+                    return str(json.loads((above / "split.json").read_text())["method"])
+                except (OSError, ValueError, KeyError, TypeError):
+                    return None  # somebody else's file of that name
+        return None
 
 
-def _is_set(folder: Path) -> bool:
-    return any((folder / name).is_file() for name in ("type.raw", "rows.csv", "data.mdb"))
+def _origin(store: Store) -> str:
+    """Say what a set was converted from; parts of one set have the same."""
+    files = [
+        (file.get("bytes"), file.get("sha256") or file.get("path"))
+        for file in store.record.get("files", [])
+        if isinstance(file, dict)
+    ]
+    home = store.record.get("part_of", str(store.path.resolve()))
+    return hashlib.sha256(json.dumps(files or home).encode()).hexdigest()
 
 
-def _holds_data(folder: Path) -> bool:
-    return folder.is_dir() and (_is_set(folder) or next(folder.rglob("type.raw"), None) is not None)
+def find_sets(folders: Sequence[Path], chosen: Sequence[str] | None = None) -> list[StructureSet]:
+    """Open the sets of split folders (:func:`~deepmd_mft.structures.places.find_set_folders`)."""
+    return [StructureSet(name, [path]) for name, path in find_set_folders(folders, chosen).items()]

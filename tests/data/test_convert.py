@@ -21,7 +21,7 @@ from deepmd_mft.data.convert import convert
 from deepmd_mft.data.frames import Skipped
 from deepmd_mft.data.writers import npy
 from deepmd_mft.errors import UserError
-from deepmd_mft.structures.dataset import open_dataset
+from deepmd_mft.structures.structure_set import StructureSet
 from tests.helpers.frames import crystal, molecule, source
 
 
@@ -32,14 +32,14 @@ def test_round_trip(tmp_path, name, monkeypatch):
     out = tmp_path / name
     summary = convert(source(*frames), out, progress=False)
     assert summary.structures == 11
-    data = open_dataset(out)
+    data = StructureSet.open(out)
     assert data.rows.ids == [name for f in frames for name in f.ids]
     np.testing.assert_array_equal(data.label("gap"), [1.0] * 5 + [2.0] * 2 + [3.0] * 4)
     np.testing.assert_array_equal(
         data.label("energy"), np.concatenate([f.labels["energy"] for f in frames])
     )
     coords = [c for f in frames for c in f.coords]
-    for (numbers, positions, cell), expected in zip(data.structures(), coords, strict=True):
+    for (numbers, positions, cell), expected in zip(data, coords, strict=True):
         np.testing.assert_array_equal(positions, expected)
         assert cell is None
         assert numbers[-1] == 1
@@ -87,7 +87,7 @@ def test_other_labels_go_to_another_system(tmp_path):
     plain = molecule(3)
     del plain.labels["force"]
     convert(source(molecule(3), plain, molecule(3)), tmp_path / "set", progress=False)
-    data = open_dataset(tmp_path / "set")
+    data = StructureSet.open(tmp_path / "set")
     assert data.rows.systems == ["3", "3-2", "3"]
     assert not list((tmp_path / "set" / "3-2").rglob("force.npy"))
 
@@ -119,7 +119,7 @@ def test_bad_structures_are_skipped_with_the_reason(tmp_path):
     assert "1: gap is NaN or infinite (m5:0)" in text
     assert "1: coordinates are not finite (m6:0)" in text
     assert "1: no geometry (x)" in text
-    data = open_dataset(tmp_path / "set")
+    data = StructureSet.open(tmp_path / "set")
     assert data.rows.source_rows.tolist() == [0]
     with pytest.raises(UserError, match="m4:0: two atoms are closer"):
         convert(source(*bad), tmp_path / "s2", strict=True, progress=False)
@@ -130,8 +130,8 @@ def test_bad_structures_are_skipped_with_the_reason(tmp_path):
 def test_keep_nan(tmp_path):
     nan = molecule(5, gap=np.nan)
     assert convert(source(nan), tmp_path / "set", keep_nan=True, progress=False).structures == 1
-    with pytest.raises(UserError, match="gap is NaN in 1 rows"):
-        open_dataset(tmp_path / "set").label("gap")
+    with pytest.raises(UserError, match="gap is missing or NaN in 1 of"):
+        StructureSet.open(tmp_path / "set").label("gap")
 
 
 def test_reserved_names_and_type_map(tmp_path):

@@ -16,7 +16,8 @@ from deepmd_mft.data.convert import convert
 from deepmd_mft.data.frames import FORCE_FIELD_UNITS
 from deepmd_mft.data.readers import ReadOptions, open_source
 from deepmd_mft.splits import ofm
-from deepmd_mft.structures.dataset import open_dataset
+from deepmd_mft.structures.cells import right_handed
+from deepmd_mft.structures.structure_set import StructureSet
 
 FOLDS = ("LOCO", "SparseXcluster", "SparseXsingle", "SparseYcluster", "SparseYsingle")
 CRYSTALS = ("mptrj-random-1k", "alexandria-random-1k", "mpf-TP", "random-TP")
@@ -24,14 +25,17 @@ CRYSTALS = ("mptrj-random-1k", "alexandria-random-1k", "mpf-TP", "random-TP")
 
 def rows_with_labels(path):
     """Yield (numbers, coords, cell, labels) of every row of an npy set."""
-    data = open_dataset(path)
-    for row, (numbers, coords, cell) in enumerate(data.structures()):
-        system, frame = data.rows.systems[row], data.rows.frames[row]
-        labels = {
-            name: np.array(data._stacked(system, name)[frame])
-            for name in FORCE_FIELD_UNITS
-            if data._arrays(system, name)
+    data = StructureSet.open(path)
+    known = {
+        name: {
+            int(row): values
+            for _, rows, block in data.label_blocks(name)
+            for row, values in zip(rows, block, strict=True)
         }
+        for name in FORCE_FIELD_UNITS
+    }
+    for row, (numbers, coords, cell) in enumerate(data):
+        labels = {name: values[row] for name, values in known.items() if row in values}
         yield numbers, coords, cell, labels
 
 
@@ -45,7 +49,7 @@ def test_crystals_as_ase_and_dpdata_read_them(shared, tmp_path, name):
     for atoms, (numbers, coords, cell, labels) in zip(reference, rows, strict=True):
         np.testing.assert_array_equal(numbers, atoms.numbers)
         np.testing.assert_array_equal(coords, atoms.positions)
-        np.testing.assert_array_equal(cell, atoms.cell.array)
+        np.testing.assert_array_equal(cell, right_handed(atoms.cell.array))
         assert labels["energy"] == atoms.get_potential_energy()
         np.testing.assert_array_equal(labels["force"].reshape(-1, 3), atoms.get_forces())
         theirs = dpdata.LabeledSystem(atoms, fmt="ase/structure").data
@@ -106,10 +110,10 @@ def test_matbench(shared, dielectric):
     path = shared / "matbench" / "matbench_dielectric.json.gz"
     with gzip.open(path, "rt") as handle:
         content = json.load(handle)["data"]
-    data = open_dataset(dielectric)
+    data = StructureSet.open(dielectric)
     np.testing.assert_array_equal(data.label("n"), [row[1] for row in content])
     assert data.rows.ids[0] == "mb-dielectric-0001"
-    for (structure, _), (numbers, coords, cell) in zip(content, data.structures(), strict=True):
+    for (structure, _), (numbers, coords, cell) in zip(content, data, strict=True):
         fractions = np.array([site["abc"] for site in structure["sites"]])
         np.testing.assert_allclose(coords, fractions @ cell, atol=1e-5)
         np.testing.assert_allclose(abs(np.linalg.det(cell)), structure["lattice"]["volume"])
@@ -146,7 +150,7 @@ def test_sparse_y_takes_its_targets_from_the_500_sparsest(
     arguments = [f"sparse-y-{kind}", str(dielectric), str(out), "--target", "n"]
     arguments += ["--write", "none", "--duplicates", "ignore"]
     assert main(["split", *arguments]) == 0
-    values = open_dataset(dielectric).label("n")
+    values = StructureSet.open(dielectric).label("n")
     order = np.argsort(gaussian_kde(values)(values), kind="stable")
     sparsest = set(order[:500].tolist())
     folds = json.loads((out / "split.json").read_text())["folds"]
@@ -163,7 +167,7 @@ def test_published_neighbours_are_neighbours_here(shared, dielectric):
     clusters = list(json.loads(gzip.decompress(path.read_bytes())).values())[:12]
     rng = np.random.default_rng(0)
     rows = sorted({*np.concatenate(clusters).tolist(), *rng.choice(4764, 300).tolist()})
-    structures = list(open_dataset(dielectric).structures())
+    structures = list(StructureSet.open(dielectric))
     matrices = ofm.orbital_field_matrices([structures[row] for row in rows], jobs=1)
     same = 0
     for target, *published in clusters:
@@ -179,7 +183,7 @@ def test_boom_10k_from_smiles(shared, tmp_path):
     path = shared / "boom10k" / "10k_dft_density_data.csv.gz"
     arguments = ["convert", str(path), str(tmp_path / "set"), "--limit", "40"]
     assert main([*arguments, "--property", "density=density:g/cm^3"]) == 0
-    data = open_dataset(tmp_path / "set")
+    data = StructureSet.open(tmp_path / "set")
     assert len(data) >= 38
     assert data.units == {"density": "g/cm^3"}
     assert "generated from SMILES" in data.record["notes"][0]

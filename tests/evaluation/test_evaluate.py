@@ -16,7 +16,6 @@ from deepmd_mft.bridge.neighbours import NeighbourLists
 from deepmd_mft.cli import main
 from deepmd_mft.evaluation.tables import read_evaluation
 from deepmd_mft.inference.predictor import Predictor
-from deepmd_mft.structures.dataset import open_dataset
 from deepmd_mft.structures.structure_set import StructureSet
 from tests.helpers.dp import DATA, Dp, single_input
 
@@ -47,7 +46,7 @@ def test_files_of_one_name_are_seeds(mft_run, tmp_path, capsys):
     assert main(["evaluate", *models, *arguments]) == 0
     assert list(pd.read_csv(out / "seeds.csv")["files"]) == [2]
     assert len(pd.read_parquet(out / "predictions.parquet")) == 2 * len(
-        open_dataset(DATA / "valid")
+        StructureSet.open(DATA / "valid")
     )
     assert main(["evaluate", *models, *arguments]) == 1
     assert "exists" in capsys.readouterr().err
@@ -124,7 +123,10 @@ def test_frame_parameters(dp, copied_data, tmp_path, capsys):
     assert metrics["rmse"].to_numpy() == pytest.approx([rmse, rmse], rel=1e-6)
     next(valid.rglob("fparam.npy")).unlink()
     assert main(["evaluate", *arguments]) == 1
-    assert "takes 2 frame parameter(s), fparam.npy does not exist" in capsys.readouterr().err
+    assert (
+        "takes 2 frame parameter(s), but structure valid:0 has none (fparam.npy"
+        in capsys.readouterr().err
+    )
 
 
 def test_lmdb(mft_run, tmp_path):
@@ -132,8 +134,8 @@ def test_lmdb(mft_run, tmp_path):
     structures = StructureSet("valid", [DATA / "valid"])
     label = structures.labels("gap", 1)[:, 0]
     atoms = [
-        ase.Atoms(numbers, coords, info={"gap": value})
-        for numbers, coords, value in zip(structures.numbers, structures.coords, label, strict=True)
+        ase.Atoms(one.numbers, one.positions, info={"gap": value})
+        for one, value in zip(structures, label, strict=True)
     ]
     ase.io.write(tmp_path / "valid.xyz", atoms[:40])
     for name in ("npy", "set.lmdb"):
@@ -155,8 +157,8 @@ def test_a_draw_keeps_structures_labels_and_names_together():
     folders = [DATA / "valid", DATA / "valid_tail"]
     whole, some = StructureSet("all", folders), StructureSet("some", folders, most=150)
     assert (len(some), some.total) == (150, len(whole))
-    coords = {coord.tobytes(): row for row, coord in enumerate(whole.coords)}
-    rows = [coords[coord.tobytes()] for coord in some.coords]
+    coords = {one.positions.tobytes(): row for row, one in enumerate(whole)}
+    rows = [coords[one.positions.tobytes()] for one in some]
     assert rows == sorted(rows)
     assert rows[-1] >= 400 > rows[0]  # from both folders
     np.testing.assert_array_equal(some.labels("gap", 1), whole.labels("gap", 1)[rows])
@@ -167,7 +169,7 @@ def test_a_draw_keeps_structures_labels_and_names_together():
 def test_threads_change_nothing(name, mft_run):
     structures = StructureSet("valid", [DATA / "valid"])
     predictor = Predictor.load(mft_run / name)
-    batches = structures.batches(predictor.type_map, atoms_per_batch=64)
+    batches = structures.batches(predictor.type_map, atoms=64)
     alone = predictor.predict(batches)["gap"]
     lists = NeighbourLists() if name.endswith(".pt") else None
     torch.set_num_threads(3)

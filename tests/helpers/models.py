@@ -8,7 +8,8 @@ from deepmd.pt.model.model import get_model
 from deepmd.pt.train.wrapper import ModelWrapper
 from deepmd.utils.argcheck import model_args
 
-from deepmd_mft.structures.sample import Sample, Structure
+from deepmd_mft.structures.structure import Structure
+from deepmd_mft.structures.structure_set import StructureSet
 from tests.helpers.dp import DESCRIPTOR, ENERGY_NET, PROPERTY_NET, TYPE_MAP
 
 
@@ -82,4 +83,4 @@ def structure_set(*atoms):
     structures = [
         Structure(a.numbers, a.positions, np.array(a.cell) if a.pbc.any() else None) for a in atoms
     ]
-    return Sample("set", structures, None, {})
+    return StructureSet.of("set", structures)

@@ -60,7 +60,7 @@ def test_equal_groups_count_within_one_source_only(tmp_path):
 def test_equal_structures_under_other_names(tmp_path):
     train = make(tmp_path, "train", ["CC", "CO", "CF"])
     copy = molecule(5, name="copy")
-    copy.coords = train.coords[1][None] @ np.diag([1.0, -1.0, -1.0]) + 2.0
+    copy.coords = train.structures[1].positions[None] @ np.diag([1.0, -1.0, -1.0]) + 2.0
     copy.smiles = "CCCCCC"
     convert(source(copy), tmp_path / "copy", progress=False)
     valid = StructureSet("copy", [tmp_path / "copy"])

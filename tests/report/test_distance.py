@@ -8,6 +8,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from deepmd_mft.report.distance import StructuralDistances, by_distance, fingerprints
+from deepmd_mft.structures.structure import Structure
 from deepmd_mft.structures.structure_set import StructureSet
 from tests.helpers.dp import DATA
 
@@ -17,34 +18,30 @@ def molecules():
     return StructureSet("valid", [DATA / "valid"])
 
 
-def fake(numbers, coords, cells):
-    return SimpleNamespace(numbers=numbers, coords=coords, cells=cells)
-
-
 def test_rotation_order_and_place_do_not_matter(molecules):
     rng = np.random.default_rng(0)
     turned = Rotation.random(random_state=0).as_matrix()
-    order = [rng.permutation(len(z)) for z in molecules.numbers[:5]]
-    moved = fake(
-        [z[o] for z, o in zip(molecules.numbers, order, strict=False)],
-        [(x @ turned + 3.0)[o] for x, o in zip(molecules.coords, order, strict=False)],
-        [None] * 5,
+    moved = []
+    for one in molecules.structures[:5]:
+        order = rng.permutation(len(one.numbers))
+        moved.append(Structure(one.numbers[order], (one.positions @ turned + 3.0)[order]))
+    a, b = (
+        fingerprints(molecules).toarray()[:5],
+        fingerprints(StructureSet.of("moved", moved)).toarray(),
     )
-    a, b = fingerprints(molecules).toarray()[:5], fingerprints(moved).toarray()
     np.testing.assert_allclose(a, b, atol=1e-5)
     assert np.linalg.norm(a[0] - a[1]) > 0.1
 
 
 def test_a_supercell_is_the_same_crystal():
     cell = np.eye(3) * 4.0
-    unit = (np.array([55, 17]), np.array([[0.0, 0, 0], [2.0, 2, 2]]), cell)
-    double = (
+    unit = Structure(np.array([55, 17]), np.array([[0.0, 0, 0], [2.0, 2, 2]]), cell)
+    double = Structure(
         np.tile(unit[0], 2),
         np.concatenate([unit[1], unit[1] + [4.0, 0, 0]]),
         cell * [[2], [1], [1]],
     )
-    crystals = fake(*map(list, zip(unit, double, strict=True)))
-    one, two = fingerprints(crystals).toarray()
+    one, two = fingerprints(StructureSet.of("crystals", [unit, double])).toarray()
     np.testing.assert_allclose(one, two, atol=1e-12)
 
 

@@ -13,7 +13,8 @@ from deepmd_mft.representations.classes import (
     find_edges,
     sample_classes,
 )
-from deepmd_mft.structures.sample import Structure, read_sample
+from deepmd_mft.structures.structure import Structure
+from deepmd_mft.structures.structure_set import StructureSet
 from tests.helpers.dp import DATA
 from tests.helpers.models import structure_set
 
@@ -38,7 +39,7 @@ def test_neighbours_are_within_115_percent_of_the_radii():
 
 
 def test_edges_are_directed_and_sorted_into_windows():
-    structures = read_sample("ood", DATA / "ood_test", most=30)
+    structures = StructureSet("ood", [DATA / "ood_test"], most=30)
     windows = Windows((2.0, 3.0), (3.5, 4.5))
     edges = find_edges(structures, ["C-H", "C-O"], windows)
     bond = {"H": 1.15 * sum(covalent_radii[[6, 1]]), "O": 1.15 * sum(covalent_radii[[6, 8]])}
@@ -89,25 +90,26 @@ def test_samples_leave_out_rare_classes_and_say_so():
 
 
 def test_padding_of_mixed_systems_is_no_atom():
-    structures = read_sample("ood", DATA / "ood_test")
+    structures = StructureSet("ood", [DATA / "ood_test"])
     assert len(structures) == 1000
     types = np.load(next((DATA / "ood_test").rglob("real_atom_types.npy")))
-    np.testing.assert_array_equal(structures.sizes, (types >= 0).sum(axis=1))
+    np.testing.assert_array_equal(structures.natoms, (types >= 0).sum(axis=1))
     assert {z for s in structures.structures for z in s.numbers.tolist()} == {1, 6, 7, 8, 9}
 
 
 def test_structures_are_drawn_in_order_with_their_labels(tmp_path):
-    every = read_sample("ood", DATA / "ood_test", prop="gap")
-    some = read_sample("ood", DATA / "ood_test", prop="gap", most=10, seed=3)
-    rows = [int(np.flatnonzero(every.labels == v)[0]) for v in some.labels]
+    every = StructureSet("ood", [DATA / "ood_test"])
+    some = StructureSet("ood", [DATA / "ood_test"], most=10, seed=3)
+    rows = [every.ids.index(name) for name in some.ids]
     assert len(some) == 10
+    assert rows == sorted(rows)
+    np.testing.assert_array_equal(some.label("gap"), every.label("gap")[rows])
     for row, structure in zip(rows, some.structures, strict=True):
-        if (every.labels == every.labels[row]).sum() == 1:
-            np.testing.assert_array_equal(structure.numbers, every.structures[row].numbers)
+        np.testing.assert_array_equal(structure.positions, every.structures[row].positions)
     with pytest.raises(UserError, match="does not exist"):
-        read_sample("ood", tmp_path / "none")
+        StructureSet("ood", [tmp_path / "none"])
     with pytest.raises(UserError, match="homo"):
-        read_sample("ood", DATA / "ood_test", prop="homo")
+        every.label("homo")
 
 
 def test_files_that_ase_reads(tmp_path):
@@ -116,8 +118,8 @@ def test_files_that_ase_reads(tmp_path):
     from ase.io import write
 
     write(tmp_path / "both.xyz", [water, silicon])
-    found = read_sample("both", tmp_path / "both.xyz", prop="gap")
+    found = StructureSet("both", [tmp_path / "both.xyz"])
     assert [s.cell is None for s in found.structures] == [True, False]
-    assert found.labels.tolist() == [0.4, 0.1]
-    with pytest.raises(UserError, match="no property 'homo'"):
-        read_sample("both", tmp_path / "both.xyz", prop="homo")
+    assert found.label("gap").tolist() == [0.4, 0.1]
+    with pytest.raises(UserError, match=r"no label 'homo'.*gap"):
+        found.label("homo")

@@ -14,7 +14,9 @@ from deepmd_mft.representations.domains import analyse_domains
 from deepmd_mft.representations.elements import element_similarity
 from deepmd_mft.representations.embeddings import embed
 from deepmd_mft.structures.elements import ELEMENTS
-from deepmd_mft.structures.sample import Sample, Structure, read_sample
+from deepmd_mft.structures.structure import Structure
+from deepmd_mft.structures.structure_set import StructureSet
+from tests.conftest import SHARED
 from tests.helpers.dp import DATA, DESCRIPTOR, PROPERTY_NET, TYPE_MAP
 from tests.helpers.models import save_checkpoint, structure_set
 
@@ -28,7 +30,7 @@ def backbone(pretrained):
 
 @pytest.fixture(scope="module")
 def molecules():
-    return read_sample("ood", DATA / "ood_test", most=25, seed=1)
+    return StructureSet("ood", [DATA / "ood_test"], most=25, seed=1)
 
 
 def test_nodes_are_what_deepmd_evaluates(pretrained, backbone, molecules):
@@ -44,17 +46,17 @@ def test_nodes_are_what_deepmd_evaluates(pretrained, backbone, molecules):
 
 
 def test_what_is_kept_is_what_was_asked_for(backbone, molecules):
-    every = np.arange(molecules.natoms)
+    every = np.arange(molecules.natoms.sum())
     full = embed(backbone, molecules, layer_atoms=every)
-    assert full.layers.shape == (2, molecules.natoms, 12)
+    assert full.layers.shape == (2, molecules.natoms.sum(), 12)
     np.testing.assert_array_equal(full.layers[-1], full.node)
-    some = np.array([3, 17, molecules.natoms - 1])
+    some = np.array([3, 17, molecules.natoms.sum() - 1])
     part = embed(backbone, molecules, atoms=some, layer_atoms=some[:2], batch_atoms=1)
     np.testing.assert_allclose(part.node, full.node[some], rtol=1e-5, atol=1e-7)
     np.testing.assert_allclose(part.layers, full.layers[:, some[:2]], rtol=1e-5, atol=1e-7)
     means = [
         full.layers[:, s : s + n].mean(axis=1)
-        for s, n in zip(molecules.starts, molecules.sizes, strict=True)
+        for s, n in zip(molecules.starts, molecules.natoms, strict=True)
     ]
     np.testing.assert_allclose(full.pooled, np.stack(means, axis=1), rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(part.pooled, full.pooled, rtol=1e-4, atol=1e-6)
@@ -63,16 +65,14 @@ def test_what_is_kept_is_what_was_asked_for(backbone, molecules):
 
 def test_permuted_and_turned_molecules_have_the_same_representations(backbone, molecules):
     rng = np.random.default_rng(0)
-    orders = [rng.permutation(n) for n in molecules.sizes]
+    orders = [rng.permutation(n) for n in molecules.natoms]
     turn = np.linalg.qr(rng.normal(size=(3, 3)))[0]
-    moved = Sample(
+    moved = StructureSet.of(
         "moved",
         [
             Structure(s.numbers[o], s.positions[o] @ turn + 5.0)
             for s, o in zip(molecules.structures, orders, strict=True)
         ],
-        None,
-        {},
     )
     rows = np.concatenate([s + o for s, o in zip(molecules.starts, orders, strict=True)])
     before, after = embed(backbone, molecules), embed(backbone, moved)
@@ -156,7 +156,7 @@ def test_any_head(tmp_path, head, model_type, molecules, backbone):
     model = load_checkpoint(
         "m", save_checkpoint(tmp_path / "m.pt", type=model_type, fitting_net=head)
     )
-    assert embed(model, molecules).node.shape == (molecules.natoms, 12)
+    assert embed(model, molecules).node.shape == (molecules.natoms.sum(), 12)
     with pytest.raises(UserError, match="single-task"):
         load_checkpoint("m", tmp_path / "m.pt", "property")
 
@@ -195,10 +195,11 @@ def test_elements(backbone):
 
 
 def test_unknown_elements_and_files(backbone, tmp_path, mft_run):
-    with pytest.raises(UserError, match=r"does not know Si .*structure 0"):
+    with pytest.raises(UserError, match=r"structure set:0 has Si, which the model"):
         embed(backbone, structure_set(bulk("Si")))
-    some = structure_set(bulk("Si"), molecule("H2O")).with_elements(TYPE_MAP)
-    assert (len(some), some.record["left out"]) == (1, 1)
+    some, note = structure_set(bulk("Si"), molecule("H2O")).with_elements(TYPE_MAP)
+    assert [one.cell for one in some.structures] == [None]
+    assert "1 of 2 structures have Si" in note
     with pytest.raises(UserError, match="frozen"):
         load_checkpoint("f", mft_run / "property.pth")
     (tmp_path / "model.pt").write_bytes(b"PK no checkpoint")
@@ -206,14 +207,14 @@ def test_unknown_elements_and_files(backbone, tmp_path, mft_run):
         load_checkpoint("m", tmp_path / "model.pt")
 
 
-CRYSTALS = DATA.parents[3] / "shared" / "data" / "crystals"
+CRYSTALS = SHARED / "crystals"
 
 
 @pytest.mark.skipif(not CRYSTALS.is_dir(), reason=f"no crystals in {CRYSTALS}")
 def test_real_crystals(tmp_path):
     """Crystals of 80 elements: classes, edges through the cell, and a ranking of two sets."""
     sets = [
-        read_sample(name, CRYSTALS / f"{name}-random-1k.xyz.gz", most=25)
+        StructureSet(name, [CRYSTALS / f"{name}-random-1k.xyz.gz"], most=25)
         for name in ("mptrj", "alexandria")
     ]
     checkpoint = save_checkpoint(tmp_path / "all.pt", type_map=list(ELEMENTS))

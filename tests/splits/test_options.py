@@ -14,7 +14,7 @@ from deepmd_mft.errors import UserError
 from deepmd_mft.splits.columns import Columns
 from deepmd_mft.splits.fold import amount, draw
 from deepmd_mft.splits.registry import METHODS, OPTIONS, settle
-from deepmd_mft.structures.dataset import open_dataset
+from deepmd_mft.structures.structure_set import StructureSet
 from tests.helpers.frames import crystal, source
 
 FLAGS = {option.flag: name for name, option in OPTIONS.items()}
@@ -90,9 +90,9 @@ def test_every_row_is_in_one_part_and_the_record_says_how(crystals, tmp_path, me
     for fold in record["folds"]:
         rows = [row for part in ("train", "val", "id_test", "ood_test") for row in fold[part]]
         assert sorted(rows) == list(range(40))
-    whole = open_dataset(crystals)
+    whole = StructureSet.open(crystals)
     fold = record["folds"][0]
-    piece = open_dataset(out / fold["folder"] / "train")
+    piece = StructureSet.open(out / fold["folder"] / "train")
     np.testing.assert_array_equal(piece.label("gap"), whole.label("gap")[fold["train"]])
 
 

@@ -15,8 +15,8 @@ from deepmd_mft.cli import main
 from deepmd_mft.data.convert import convert
 from deepmd_mft.errors import UserError
 from deepmd_mft.splits import boom, chemistry, omee, random_folds
-from deepmd_mft.structures.dataset import open_dataset
 from deepmd_mft.structures.duplicates import group_numbers
+from deepmd_mft.structures.structure_set import StructureSet
 from tests.helpers.frames import crystal, molecule, source
 
 RNG = np.random.default_rng(1)
@@ -173,10 +173,10 @@ def test_cli_and_rebuild(tmp_path, capsys, data, kind):
     record = json.loads((out / "split.json").read_text())
     assert record["parameters"]["seed"] == 42
     (fold,) = record["folds"]
-    whole = open_dataset(data)
+    whole = StructureSet.open(data)
     for part in ("train", "val", "id_test", "ood_test"):
         if fold[part]:
-            piece = open_dataset(out / part)
+            piece = StructureSet.open(out / part)
             assert piece.rows.ids == [whole.rows.ids[row] for row in fold[part]]
             np.testing.assert_array_equal(piece.label("gap"), whole.label("gap")[fold[part]])
     again = tmp_path / "again"
@@ -222,7 +222,7 @@ def test_set_without_rows_table(tmp_path, data):
     (data / "dataset.json").unlink()
     out = tmp_path / "split"
     assert main(["split", "random", str(data), str(out), "--duplicates", "ignore"]) == 0
-    assert open_dataset(out / "train").rows.ids[0].startswith("3:")
+    assert StructureSet.open(out / "train").rows.ids[0].startswith("3:")
 
 
 def test_folds_of_a_fold_file(tmp_path, capsys):
@@ -236,7 +236,7 @@ def test_folds_of_a_fold_file(tmp_path, capsys):
     arguments = ["split", "from-file", str(data), str(tmp_path / "out")]
     arguments += ["--test-file", str(test), "--val-file", str(val)]
     assert main(arguments) == 0
-    fold = open_dataset(tmp_path / "out" / "fold_07" / "ood_test")
+    fold = StructureSet.open(tmp_path / "out" / "fold_07" / "ood_test")
     assert fold.rows.ids == ["c3-5.3", "c4-5.4"], "row numbers are those of the source"
     test.write_text(json.dumps({"7": [2]}))
     assert main([*arguments, "--overwrite"]) == 1

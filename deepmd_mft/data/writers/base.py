@@ -14,6 +14,7 @@ from deepmd_mft.files.staging import staged_folder
 from deepmd_mft.files.versions import package_versions
 from deepmd_mft.names import RESERVED_NAMES
 from deepmd_mft.structures.elements import ELEMENTS, atomic_number
+from deepmd_mft.structures.rows import ROW_FIELDS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,11 +25,7 @@ if TYPE_CHECKING:
 
     from deepmd_mft.data.frames import Frames
 
-__all__ = ["ROW_FIELDS", "Writer"]
-
-#: Columns of ``rows.csv``: the row here, its name, its molecule, what it belongs together
-#: with, its row in the source (counting what was skipped), and where it is stored.
-ROW_FIELDS = ("row", "id", "smiles", "group", "source_row", "system", "frame")
+__all__ = ["Writer"]
 
 _FORCE_FIELD = {"energy", "force", "virial"}
 

@@ -32,7 +32,7 @@ _MAP_SIZE = 2**40  # sparse: the file grows with the data
 _COMMIT = 1000
 
 
-def metadata(type_map: list[str], frame_nlocs: np.ndarray) -> bytes:
+def metadata(type_map: list[str] | None, frame_nlocs: np.ndarray) -> bytes:
     """Encode the ``__metadata__`` record.
 
     Parameters
