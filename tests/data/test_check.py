@@ -14,9 +14,9 @@ import pytest
 from ase.calculators.singlepoint import SinglePointCalculator
 from deepmd.pt.utils import env
 from deepmd.pt.utils.nlist import extend_input_and_build_neighbor_list
+from deepmd_mft.structures.dataset import open_dataset
 
 from deepmd_mft.cli import main
-from deepmd_mft.structures.dataset import open_dataset
 from tests.helpers.layouts import ase_row, matbench_structure, write_aselmdb, write_matbench
 
 

@@ -11,9 +11,9 @@ import ase
 import ase.io
 import numpy as np
 import pytest
+from deepmd_mft.structures.dataset import open_dataset
 
 from deepmd_mft.cli import main
-from deepmd_mft.structures.dataset import open_dataset
 from tests.data.test_check import CIF, FULL, convert, salt
 
 GAP = ("--property", "gap=gap:eV")
