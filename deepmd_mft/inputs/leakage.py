@@ -37,7 +37,7 @@ def find_leakage(
     groups = duplicate_groups(
         [group for one in every for group in one.groups],
         [smiles for one in every for smiles in one.smiles],
-        (structure for one in every for structure in one.structures),
+        [structure for one in every for structure in one.structures],
         tell=lambda remark: findings.warn(f"leakage: {remark}"),
     )
     ends = np.cumsum([len(one) for one in every])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import compress
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,25 +10,34 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
+from deepmd_mft.structures.fingerprints import (
+    composition,
+    content_hash,
+    fingerprint,
+    short_fingerprint,
+)
 from deepmd_mft.structures.molecules import canonical_smiles
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
+
+    from deepmd_mft.structures.structure import Structure
+    from deepmd_mft.structures.structure_set import StructureSet
 
 __all__ = ["duplicate_groups", "group_numbers", "joined_groups", "structure_groups"]
 
 # Two structures are one if all their fingerprints (distances in Angstrom) agree to this.
 TOLERANCE = 0.01
-# Neighbour distances of each atom that go into its fingerprint.
-_SHELL = 40
 # Entries of the fingerprint by which candidates are found.
 _CANDIDATE_ENTRIES = 8
+# Pairs that are compared in one go.
+_PAIRS = 20_000
 
 
 def duplicate_groups(
     groups: Sequence[str],
     smiles: Sequence[str],
-    structures: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray | None]],
+    structures: Collection[Structure] | StructureSet,
     *,
     jobs: int = 1,
     tell: Callable[[str], None] = lambda _: None,
@@ -42,7 +52,7 @@ def duplicate_groups(
     ----------
     groups, smiles : sequence of str
         Of every row; empty where there is none.
-    structures : iterable
+    structures : collection of Structure
         Numbers, positions and cell of every row.
     jobs : int
         Processes for the SMILES.
@@ -107,16 +117,19 @@ def joined_groups(*labels: np.ndarray) -> np.ndarray:
 
 
 def structure_groups(
-    structures: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray | None]],
+    structures: Collection[Structure] | StructureSet,
 ) -> np.ndarray:
     """Group equal structures: same composition and same distances, to 0.01 A.
 
     Order of atoms, origin, orientation and choice of (primitive or larger) cell do not
-    matter; mirror images count as equal.
+    matter; mirror images count as equal. What is equal to a third is equal.
+
+    The structures are gone through twice: short fingerprints of all leave few candidates, of
+    which whole fingerprints are made, so that memory is 0.3 GB for a million structures.
 
     Parameters
     ----------
-    structures : iterable
+    structures : collection of Structure
         Atomic numbers, positions and cell (or None) of every row.
 
     Returns
@@ -124,80 +137,86 @@ def structure_groups(
     np.ndarray
         Group of every row, shape ``nrows``.
     """
-    kinds: dict[tuple[object, ...], list[int]] = {}
-    prints = []
-    for row, (numbers, coords, cell) in enumerate(structures):
-        elements, counts = np.unique(numbers, return_counts=True)
-        divisor = np.gcd.reduce(counts) if cell is not None else 1
-        formula = (cell is None, *elements.tolist(), *(counts // divisor).tolist())
-        kinds.setdefault(formula, []).append(row)
-        prints.append(_fingerprint(numbers, elements, coords, cell))
-    pairs: list[np.ndarray] = []
-    for rows in kinds.values():
-        if len(rows) > 1:
-            same = _equal_pairs(np.array([prints[row] for row in rows]))
-            pairs.append(np.array(rows)[same])
-    edges = np.concatenate(pairs) if pairs else np.empty((0, 2), dtype=np.int64)
-    n = len(prints)
-    graph = coo_array((np.ones(len(edges)), (edges[:, 0], edges[:, 1])), shape=(n, n))
-    labels = connected_components(graph, directed=False)[1]
-    return group_numbers(labels.tolist())
+    first = np.empty(len(structures), dtype=np.int64)  # row with the same arrays
+    seen: dict[int, int] = {}
+    alike = _Prints()
+    for row, structure in enumerate(structures):
+        first[row] = seen.setdefault(content_hash(structure), row)
+        if first[row] == row:
+            kind = composition(structure[0], periodic=structure[2] is not None)
+            alike.add(kind, row, short_fingerprint(fingerprint(*structure)))
+    candidates = {row: rows[0] for rows in alike.clusters() if len(rows) > 1 for row in rows}
+    equal = _Prints()
+    wanted = np.zeros(len(structures), dtype=bool)
+    wanted[list(candidates)] = True
+    for row, structure in zip(
+        np.flatnonzero(wanted).tolist(), compress(structures, wanted), strict=True
+    ):
+        equal.add(candidates[row], row, fingerprint(*structure))
+    lowest = np.arange(len(structures))
+    for rows in equal.clusters():
+        lowest[rows] = rows[0]
+    return group_numbers(lowest[first].tolist())
 
 
-def _equal_pairs(prints: np.ndarray) -> np.ndarray:
-    """Pairs of rows whose fingerprints agree in every entry, shape ``npairs x 2``.
+class _Prints:
+    """Fingerprints of rows, by what the rows must have in common."""
 
-    The entries that vary most name the candidates: a tree of all entries is no faster than
-    comparing everything with everything.
-    """
-    varied = np.argsort(prints.var(axis=0))[-_CANDIDATE_ENTRIES:]
-    tree = cKDTree(prints[:, varied])
-    pairs = tree.query_pairs(TOLERANCE, p=np.inf, output_type="ndarray")
-    same = [np.abs(prints[a] - prints[b]).max() <= TOLERANCE for a, b in pairs]
-    return np.asarray(pairs[np.array(same, dtype=bool)])
+    def __init__(self) -> None:
+        self._kinds: dict[object, tuple[list[int], list[np.ndarray]]] = {}
+
+    def add(self, kind: object, row: int, values: np.ndarray) -> None:
+        """Take the fingerprint of a row."""
+        rows, prints = self._kinds.setdefault(kind, ([], []))
+        rows.append(row)
+        prints.append(values)
+
+    def clusters(self) -> Iterator[list[int]]:
+        """Yield ascending rows that belong together, one list for each cluster."""
+        for rows, prints in self._kinds.values():
+            found: dict[int, list[int]] = {}
+            for row, label in zip(rows, _clusters(np.array(prints)).tolist(), strict=True):
+                found.setdefault(label, []).append(row)
+            yield from found.values()
 
 
-def _fingerprint(
-    numbers: np.ndarray, elements: np.ndarray, coords: np.ndarray, cell: np.ndarray | None
-) -> np.ndarray:
-    """Mean and spread of the sorted neighbour distances, for each element.
+def _clusters(points: np.ndarray) -> np.ndarray:
+    """Return the clusters of points that agree in every entry, to the tolerance.
+
+    Points near each other are first gathered about one of them, so that many equal ones are not
+    compared pair by pair; the radius of what was gathered is added to the tolerance.
+
+    Parameters
+    ----------
+    points : np.ndarray
+        npoints x nentries, in Angstrom.
 
     Returns
     -------
-    np.ndarray
-        In Angstrom, shape ``2 * nelements * 40 (+ 1)``; the last entry, for crystals, is the
-        cube root of the volume per atom.
+    np.ndarray of int
+        Shape ``npoints``.
     """
-    nloc = len(numbers)
-    if cell is None:
-        distances = np.linalg.norm(coords[:, None] - coords[None], axis=2)
-        shell = np.sort(distances, axis=1)[:, 1 : _SHELL + 1]
-        shell = np.pad(shell, ((0, 0), (0, _SHELL - shell.shape[1])))
-        extra = [float(distances.mean())]
-    else:
-        volume = abs(float(np.linalg.det(cell)))
-        shell = _periodic_shell(coords, cell, volume / nloc)
-        extra = [(volume / nloc) ** (1.0 / 3.0)]
-    parts = []
-    for element in elements:
-        own = shell[numbers == element]
-        parts += [own.mean(axis=0), own.std(axis=0)]
-    return np.concatenate([*parts, extra], dtype=np.float32)
-
-
-def _periodic_shell(coords: np.ndarray, cell: np.ndarray, volume: float) -> np.ndarray:
-    """Distances to the 40 nearest atoms, images included, shape ``nloc x 40``."""
-    heights = 1.0 / np.linalg.norm(np.linalg.inv(cell), axis=0)
-    radius = (3.0 * (_SHELL + 1) * volume / (4.0 * np.pi)) ** (1.0 / 3.0)
-    while True:
-        repeats = np.ceil(radius / heights).astype(int) + 1
-        shifts = np.stack(
-            np.meshgrid(*(np.arange(-r, r + 1) for r in repeats), indexing="ij"), axis=-1
-        ).reshape(-1, 3)
-        images = ((shifts @ cell)[:, None] + coords[None]).reshape(-1, 3)
-        inside = (repeats - 1) * heights  # every image this near is in the list
-        distances, _ = cKDTree(images).query(coords, k=_SHELL + 1)
-        reach = float(distances.max())
-        if reach <= inside.min() or len(images) > 500_000:
-            return np.asarray(distances[:, 1:])
-        radius = max(reach, radius * 1.3)
+    varied = np.argsort(points.var(axis=0))[-_CANDIDATE_ENTRIES:]  # a tree of all is no faster
+    tree = cKDTree(points[:, varied])
+    centre = np.full(len(points), -1)
+    radius = np.zeros(len(points))
+    for i in range(len(points)):
+        if centre[i] >= 0:
+            continue
+        near = np.array(tree.query_ball_point(points[i, varied], TOLERANCE / 4, p=np.inf))
+        near = near[centre[near] < 0]
+        gap = np.abs(points[near] - points[i]).max(axis=1)
+        centre[near[gap <= TOLERANCE / 4]] = i
+        radius[i] = gap[gap <= TOLERANCE / 4].max()
+    own = np.unique(centre)
+    reach = TOLERANCE + 2 * radius.max()
+    pairs = cKDTree(points[np.ix_(own, varied)]).query_pairs(reach, np.inf, output_type="ndarray")
+    kept = [np.empty((0, 2), dtype=np.int64)]
+    for start in range(0, len(pairs), _PAIRS):
+        a, b = own[pairs[start : start + _PAIRS]].T
+        gap = np.abs(points[a] - points[b]).max(axis=1)
+        equal = gap <= TOLERANCE + radius[a] + radius[b]
+        kept.append(np.stack([a[equal], b[equal]], axis=1))
+    edges = np.concatenate([*kept, np.stack([np.arange(len(points)), centre], axis=1)])
+    graph = coo_array((np.ones(len(edges), dtype=bool), edges.T), shape=(len(points),) * 2)
+    return np.asarray(connected_components(graph, directed=False)[1])

@@ -203,13 +203,13 @@ def test_a_cut_off_lmdb(tmp_path):
     write_lmdb(tmp_path / "set.lmdb", make_frames(200, 30))
     path = tmp_path / "set.lmdb" / "data.mdb"
     path.write_bytes(path.read_bytes()[: 3 * 4096])
-    with pytest.raises(UserError, match="data.mdb is cut off"):
+    with pytest.raises(UserError, match=r"data\.mdb is cut off"):
         StructureSet("set", [tmp_path / "set.lmdb"])
     path.write_bytes(b"")
     with pytest.raises(UserError, match="cannot be read as LMDB"):
         StructureSet("set", [tmp_path / "set.lmdb"])
     path.unlink()
-    with pytest.raises(UserError, match="has no data.mdb"):
+    with pytest.raises(UserError, match=r"has no data\.mdb"):
         StructureSet("set", [tmp_path / "set.lmdb"])
 
 

@@ -34,7 +34,11 @@ def assert_equal(structures, frames):
         if found is None:
             found = np.full_like(expected, np.nan)
         np.testing.assert_array_equal(found, expected)
-    forces = {int(r): v for _, rows, b in structures.label_blocks("force") for r, v in zip(rows, b)}
+    forces = {
+        int(row): values
+        for _, rows, block in structures.label_blocks("force")
+        for row, values in zip(rows, block, strict=True)
+    }
     for row, frame in enumerate(frames):
         assert (row in forces) == (frame.labels["force"] is not None)
         if row in forces:
@@ -74,8 +78,7 @@ def test_reads_what_deepmd_kit_reads(kind, tmp_path):
         data = DeepmdData(system, type_map=TYPE_MAP, sort_atoms=False)
         for name, width in NAMES.items():
             data.add(name, width, must=False, default=np.nan)
-        for row in range(data.nframes):
-            theirs.append(data.get_single_frame(row, 1))
+        theirs += [data.get_single_frame(row, 1) for row in range(data.nframes)]
     assert len(theirs) == len(seen)
     labels = {name: seen.labels(name, width) for name, width in NAMES.items()}
     for row, (one, frame) in enumerate(zip(seen, theirs, strict=True)):
@@ -164,7 +167,7 @@ def test_types_without_names(tmp_path):
     frames = write_layout("no type map", tmp_path / "set")
     unnamed = StructureSet("set", [tmp_path / "set"])
     assert unnamed.label("gap").tolist() == [f.labels["gap"][0] for f in frames]
-    with pytest.raises(UserError, match="has no type_map.raw.*one per line"):
+    with pytest.raises(UserError, match=r"has no type_map\.raw.*one per line"):
         unnamed.structures  # noqa: B018
     with pytest.raises(UserError, match=r"atom of type 2, but the type map has 2 \(H C\)"):
         unnamed.with_type_map(["H", "C"]).structures  # noqa: B018

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -80,11 +81,11 @@ def test_a_linked_folder_counts_as_in_deepmd_kit(tmp_path):
 def test_nothing(tmp_path):
     (tmp_path / "empty").mkdir()
     for folder in ("empty", "none"):
-        with pytest.raises(UserError, match="no deepmd-kit systems|is not a folder"):
+        with pytest.raises(UserError, match=r"no deepmd-kit systems|is not a folder"):
             find_sets([tmp_path / folder])
-    with pytest.raises(UserError, match="has a type.raw, but no set"):
-        write_system(tmp_path / "s", [make_frames(1)])
-        shutil.rmtree(tmp_path / "s" / "set.000")
+    write_system(tmp_path / "s", [make_frames(1)])
+    shutil.rmtree(tmp_path / "s" / "set.000")
+    with pytest.raises(UserError, match=r"has a type\.raw, but no set"):
         StructureSet("s", [tmp_path / "s"])
 
 
@@ -123,8 +124,6 @@ def test_a_set_is_the_same_wherever_it_lies(tmp_path, monkeypatch):
     write_system(tmp_path / "here" / "4", [make_frames(3)])
     shutil.copytree(tmp_path / "here", tmp_path / "there" / "moved")
     monkeypatch.chdir(tmp_path)
-    from pathlib import Path
-
     here, there = (StructureSet("x", [Path(p)]).checksum()[0] for p in ("here", "there/moved"))
     assert here["sha256"] == there["sha256"]
     assert (here["path"], there["path"]) == ("here", "there/moved")
