@@ -82,8 +82,8 @@ def run(args: argparse.Namespace) -> int:
 
     groups = np.arange(len(data))
     if options["duplicates"] == "together":
-        rows = data.rows
-        groups = duplicate_groups(rows.groups, rows.smiles, data, jobs=args.jobs, tell=tell)
+        rows, structures = data.rows, data.with_some_names()
+        groups = duplicate_groups(rows.groups, rows.smiles, structures, jobs=args.jobs, tell=tell)
     columns = Columns(
         data,
         target=options.get("target"),

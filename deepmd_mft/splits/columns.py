@@ -6,12 +6,12 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from deepmd_mft.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    import numpy as np
 
     from deepmd_mft.structures.structure_set import StructureSet
 
@@ -89,7 +89,7 @@ class Columns:
 
     def natoms(self) -> np.ndarray:
         """Return the number of atoms of every row, shape ``nrows``."""
-        return np.array([len(numbers) for numbers in self.numbers()])
+        return self._data.natoms
 
     def source_rows(self) -> np.ndarray:
         """Return the row of the source that each row was, shape ``nrows``."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from deepmd_mft.errors import UserError
 from deepmd_mft.structures.batches import ATOMS_PER_BATCH, Batch, make_batches
-from deepmd_mft.structures.elements import atomic_number, formula, symbol
+from deepmd_mft.structures.elements import ELEMENTS, atomic_number, formula, symbol
 from deepmd_mft.structures.memory import MemoryStore
 from deepmd_mft.structures.places import find_set_folders, folder_checksum, open_stores
 from deepmd_mft.structures.rows import Rows
@@ -150,6 +150,10 @@ class StructureSet:
         named.type_map = list(type_map)
         return named
 
+    def with_some_names(self) -> StructureSet:
+        """Return the set with H, He, Li, ... for types without a name: to compare, to count."""
+        return self.with_type_map(list(ELEMENTS))
+
     def with_elements(self, symbols: list[str]) -> tuple[StructureSet, str]:
         """Leave out the structures with an element that is not among ``symbols``.
 
@@ -197,7 +201,7 @@ class StructureSet:
     @cached_property
     def natoms(self) -> np.ndarray:
         """Number of atoms of every structure, nframes."""
-        return np.array([len(one.numbers) for one in self])
+        return np.array([len(one.numbers) for one in self.with_some_names()])
 
     @property
     def starts(self) -> np.ndarray:

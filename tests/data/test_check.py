@@ -14,9 +14,9 @@ import pytest
 from ase.calculators.singlepoint import SinglePointCalculator
 from deepmd.pt.utils import env
 from deepmd.pt.utils.nlist import extend_input_and_build_neighbor_list
-from deepmd_mft.structures.dataset import open_dataset
 
 from deepmd_mft.cli import main
+from deepmd_mft.structures.structure_set import StructureSet
 from tests.helpers.layouts import ase_row, matbench_structure, write_aselmdb, write_matbench
 
 
@@ -74,7 +74,7 @@ def test_left_handed_cells_become_right_handed(tmp_path, kind):
     summary = convert(path, tmp_path / "set", *options)
     (remark,) = [text for text in summary["remarks"] if "right-handed" in text]
     assert summary["remarks"][remark]["structures"] == 1
-    ((numbers, coords, cell),) = open_dataset(tmp_path / "set").structures()
+    ((numbers, coords, cell),) = StructureSet.open(tmp_path / "set")
     assert np.linalg.det(cell) > 0
     assert sorted(numbers) == [11, 17]
     # ase knows the neighbours of the lattice, whatever its handedness.

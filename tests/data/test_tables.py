@@ -11,9 +11,9 @@ import ase
 import ase.io
 import numpy as np
 import pytest
-from deepmd_mft.structures.dataset import open_dataset
 
 from deepmd_mft.cli import main
+from deepmd_mft.structures.structure_set import StructureSet
 from tests.data.test_check import CIF, FULL, convert, salt
 
 GAP = ("--property", "gap=gap:eV")
@@ -44,7 +44,7 @@ def test_encodings(folder, encoding, zipped):
     path = folder / ("t.csv.gz" if zipped else "t.csv")
     path.write_bytes(gzip.compress(content) if zipped else content)
     convert(path, folder / "set", *GAP)
-    assert open_dataset(folder / "set").rows.ids == ["\u00e9t\u00e9"]
+    assert StructureSet.open(folder / "set").rows.ids == ["\u00e9t\u00e9"]
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_lines_of_commas_alone_are_no_rows(folder):
     path = folder / "t.csv"
     path.write_text("file,gap,,\na.xyz,1,,\n,,,\n\na.xyz,2,,\n,,,\n,,,\n")
     convert(path, folder / "set", *GAP)
-    assert open_dataset(folder / "set").label("gap").tolist() == [1.0, 2.0]
+    assert StructureSet.open(folder / "set").label("gap").tolist() == [1.0, 2.0]
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
@@ -120,7 +120,7 @@ def test_a_column_of_cif_contents(tmp_path):
         table.writerows([["id", "cif", "gap"], ["x", CIF.format(name="x", sites=long), "8.5"]])
     assert path.stat().st_size > 150_000
     convert(path, tmp_path / "set", *GAP)
-    ((numbers, coords, cell),) = open_dataset(tmp_path / "set").structures()
+    ((numbers, coords, cell),) = StructureSet.open(tmp_path / "set")
     assert numbers.tolist() == [11, 17]
     np.testing.assert_allclose(coords, [[0, 0, 0], [2.8, 2.8, 2.8]])
     np.testing.assert_allclose(cell, 5.6 * np.eye(3), atol=1e-12)
@@ -138,7 +138,7 @@ def test_files_of_several_structures(folder, capsys):
     assert "--frame first or --frame last" in message
     for frame, distance in (("first", 0.9), ("last", 0.74)):
         convert(path, folder / frame, *GAP, "--frame", frame)
-        ((_, coords, _),) = open_dataset(folder / frame).structures()
+        ((_, coords, _),) = StructureSet.open(folder / frame)
         assert coords[1, 2] == pytest.approx(distance)
 
 
@@ -202,11 +202,11 @@ def test_cgcnn_layout(cgcnn, table, given):
     out = cgcnn.parent / f"{cgcnn.name}_set"
     source = cgcnn if given == "folder" else path
     convert(source, out, "--property", "gap=1:eV", "--property", "k=2:GPa")
-    data = open_dataset(out)
+    data = StructureSet.open(out)
     assert data.rows.ids == ["mp-1.5", "mp-1"]
     assert data.label("gap").tolist() == [2.5, 1.5]
     assert data.label("k").tolist() == [7.0, 8.0]
-    volumes = [abs(np.linalg.det(cell)) for _, _, cell in data.structures()]
+    volumes = [abs(np.linalg.det(cell)) for _, _, cell in data]
     np.testing.assert_allclose(volumes, [2 * 2.9**3, 2 * 2.8**3], rtol=1e-6)
 
 
@@ -217,7 +217,7 @@ def test_cgcnn_with_a_header_or_files_in_a_folder(cgcnn):
     (cgcnn / "targets.csv").write_text("material_id,band_gap\nmp-1,1.5\n")
     out = cgcnn.parent / f"{cgcnn.name}_set"
     convert(cgcnn, out, "--property", "gap=band_gap:eV")
-    assert open_dataset(out).label("gap").tolist() == [1.5]
+    assert StructureSet.open(out).label("gap").tolist() == [1.5]
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import pytest
 from deepmd_mft.cli import main
 from deepmd_mft.errors import UserError
 from deepmd_mft.structures.structure_set import StructureSet
-from tests.helpers.sets import make_frames, write_lmdb, write_system
+from tests.helpers.deepmd_data import make_frames, write_lmdb, write_system
 
 
 class Trap:

@@ -10,7 +10,14 @@ from deepmd.utils.data_system import process_systems
 
 from deepmd_mft.errors import UserError
 from deepmd_mft.structures.structure_set import StructureSet
-from tests.helpers.sets import LAYOUTS, NUMBERS, TYPE_MAP, make_frames, write_layout, write_system
+from tests.helpers.deepmd_data import (
+    LAYOUTS,
+    NUMBERS,
+    TYPE_MAP,
+    make_frames,
+    write_layout,
+    write_system,
+)
 
 NAMES = {"energy": 1, "gap": 1, "pair": 2, "fparam": 2}
 

@@ -10,7 +10,7 @@ import pytest
 
 from deepmd_mft.errors import UserError
 from deepmd_mft.structures.structure_set import StructureSet, find_sets
-from tests.helpers.sets import make_frames, write_lmdb, write_system
+from tests.helpers.deepmd_data import make_frames, write_lmdb, write_system
 
 
 def sizes(*folders, **keys):
