@@ -12,7 +12,7 @@ from deepmd_mft.bridge.neighbours import count_neighbours
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from deepmd_mft.structures.dataset import Structure
+    from deepmd_mft.structures.structure import Structure
 
 #: Molecules of one size that are looked at together.
 TOGETHER = 2000

@@ -19,9 +19,9 @@ import torch
 from deepmd_mft.bridge.models import descriptor_outputs
 from deepmd_mft.checkpoints.file import read_state
 from deepmd_mft.errors import UserError
-from deepmd_mft.structures.dataset import open_dataset
 from deepmd_mft.structures.elements import ELEMENTS
 from deepmd_mft.structures.neighbours import most_neighbours
+from deepmd_mft.structures.structure_set import StructureSet
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -136,7 +136,7 @@ def tighten(
     for where, descriptor in descriptors:
         _check(where, descriptor["repflow"])
     cutoffs = sorted({cut for _, one in descriptors for cut in _cutoffs(one["repflow"])})
-    structures = (one for folder in folders for one in open_dataset(folder).structures())
+    structures = (one for folder in folders for one in StructureSet.open(folder))
     _, numbers = most_neighbours(structures, cutoffs)
     most = dict(zip(cutoffs, numbers, strict=True))
     changes = []
@@ -265,9 +265,9 @@ def check_equal(
 
 
 def _some_frames(folder: Path) -> list[Any]:
-    data = open_dataset(folder)
+    data = StructureSet.open(folder)
     rows = np.unique(np.linspace(0, len(data) - 1, COMPARED).astype(int))
-    return list(data.structures(rows))
+    return list(data.take(rows))
 
 
 def _descriptors(section: Any, where: str) -> Iterator[tuple[str, dict[str, Any]]]:
