@@ -17,7 +17,7 @@ import numpy as np
 
 from deepmd_mft.files.staging import atomic_file
 from deepmd_mft.inputs.systems import list_systems
-from deepmd_mft.structures.dataset import open_dataset
+from deepmd_mft.structures.structure_set import StructureSet
 
 if TYPE_CHECKING:
     import argparse
@@ -57,14 +57,14 @@ def _training_labels(branch: Branch) -> dict[str, dict[str, float]]:
     section = branch.data.get("training_data") or {}
     if "systems" not in section:
         return {}
+    systems = list_systems(section, branch, "training_data")
+    structures = StructureSet("training", [Path(one) for one in systems])
     found = {}
     for name in branch.labels:
-        systems = list_systems(section, branch, "training_data")
-        labels = [open_dataset(Path(one)).optional_label(name) for one in systems]
-        known = [one[np.isfinite(one).all(axis=1), 0] for one in labels if one is not None]
-        if known and sum(map(len, known)):
-            every = np.concatenate(known)
-            found[name] = summary_of_labels(every)
+        labels = structures.labels(name)
+        known = np.empty(0) if labels is None else labels[np.isfinite(labels).all(axis=1), 0]
+        if len(known):
+            found[name] = summary_of_labels(known)
     return found
 
 
