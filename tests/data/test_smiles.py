@@ -9,7 +9,7 @@ import pytest
 
 from deepmd_mft.cli import main
 from deepmd_mft.data.electrons import smiles_charge
-from deepmd_mft.structures.dataset import open_dataset
+from deepmd_mft.structures.structure_set import StructureSet
 
 pytest.importorskip("rdkit")
 
@@ -72,7 +72,7 @@ def test_drug_like_molecules_are_relaxed(tmp_path):
 
     smiles = "CCc1ccc(cc1)C=C(COc1ccccc1C=NO)C(=O)OC"
     assert convert(tmp_path, [smiles])["remarks"] == {}
-    ((_, coords, _),) = open_dataset(tmp_path / "set").structures()
+    ((_, coords, _),) = StructureSet.open(tmp_path / "set")
     molecule = Chem.AddHs(Chem.MolFromSmiles(smiles))
     AllChem.EmbedMolecule(molecule, randomSeed=1)
     for i, place in enumerate(coords):
@@ -87,9 +87,9 @@ def test_processes_change_nothing(tmp_path):
         convert(tmp_path, smiles, "--jobs", str(jobs), out=f"set{jobs}") for jobs in (1, 3)
     ]
     assert summaries[0] == summaries[1]
-    one, three = (open_dataset(tmp_path / f"set{jobs}") for jobs in (1, 3))
+    one, three = (StructureSet.open(tmp_path / f"set{jobs}") for jobs in (1, 3))
     assert one.rows.ids == three.rows.ids
-    for (_, a, _), (_, b, _) in zip(one.structures(), three.structures(), strict=True):
+    for (_, a, _), (_, b, _) in zip(one, three, strict=True):
         np.testing.assert_array_equal(a, b)
 
 
