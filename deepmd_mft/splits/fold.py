@@ -65,9 +65,13 @@ def amount(wanted: float, total: int, what: str) -> int:
         )
     number = math.ceil(wanted * total) if wanted < 1 else int(wanted)
     if number and number >= total:
+        hint = (
+            "the other parts leave too few (groups are drawn whole); make them smaller"
+            if wanted < 1
+            else "give a smaller number, or a fraction between 0 and 1"
+        )
         raise UserError(
-            f"{what} = {wanted:g} does not fit: there are {total:,} to choose from; give a "
-            "smaller number, or a fraction between 0 and 1"
+            f"{what} = {wanted:g} does not fit: there are {total:,} to choose from; {hint}"
         )
     return number
 
