@@ -110,8 +110,16 @@ def fill(template: dict[str, Any], filling: Filling, out: Path) -> dict[str, Any
         config["_dp_mft_input"] = {
             "checkpoint": str(filling.checkpoint),
             "checkpoint_sha256": file_checksum(filling.checkpoint),
+            "strategy": _strategy(config["model"]),
         }
     return config
+
+
+def _strategy(model: dict[str, Any]) -> str:
+    """Return what a training from a checkpoint is called: MFT, FT, or LP with a frozen backbone."""
+    if "model_dict" in model:
+        return "mft"
+    return "lp" if model["descriptor"].get("trainable", True) is False else "ft"
 
 
 def _refuse_auxiliary(filling: Filling) -> None:

@@ -198,6 +198,10 @@ def test_strategies_are_recorded(odd_starts, runs):
     run = TrainingRun(odd_starts / "ft")
     with pytest.raises(UserError, match="is not recorded"):
         strategy_of(run, run.property_branch())
+    config = json.loads((odd_starts / "ft" / "input.json").read_text())
+    config["_dp_mft_input"] = {"strategy": "lp"}  # as dp-mft input writes it
+    (odd_starts / "ft" / "input.json").write_text(json.dumps(config))
+    assert strategy_of(run, run.property_branch()) == ("lp", "_dp_mft_input")
 
 
 def test_training_data_that_moved(runs, tmp_path, capsys):
