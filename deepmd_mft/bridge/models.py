@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import json
 from typing import TYPE_CHECKING, Any
 
 from deepmd_mft.structures.cells import right_handed
@@ -132,6 +133,31 @@ def load_frozen(path: str) -> Any:
     importlib.import_module("deepmd.pt.cxx_op")
     device = importlib.import_module("deepmd.pt.utils.env").DEVICE
     return torch.jit.load(path, map_location=device).eval()
+
+
+def rebuild(frozen: Any) -> Any:
+    """Return the model that a frozen one was made from, not compiled, with its weights.
+
+    Parameters
+    ----------
+    frozen : torch.jit.ScriptModule
+        Of :func:`load_frozen`.
+
+    Returns
+    -------
+    torch.nn.Module
+        In evaluation mode, on the same device.
+
+    Raises
+    ------
+    RuntimeError
+        If another release of deepmd-kit froze it, whose parameters have other names.
+    """
+    importlib.import_module("deepmd.pt")  # loads the plugins, whose types the JSON may name
+    models: Any = importlib.import_module("deepmd.pt.model.model")
+    model = models.get_model(json.loads(frozen.get_model_def_script()))
+    model.load_state_dict(frozen.state_dict())
+    return model.to(next(iter(frozen.parameters())).device).eval()
 
 
 def no_jit_warm_up() -> Any:

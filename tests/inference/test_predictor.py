@@ -6,6 +6,7 @@ import torch
 from deepmd.infer import DeepPot
 from deepmd.pt.infer.deep_eval import DeepEval
 
+from deepmd_mft.backbones.fast_dpa3 import FastRepflows
 from deepmd_mft.errors import UserError
 from deepmd_mft.inference.predictor import Predictor
 from deepmd_mft.structures.structure_set import StructureSet
@@ -96,3 +97,20 @@ def test_which_branch_is_meant(mft_run, pretrained, tmp_path):
         Predictor.load(path)
     with pytest.raises(UserError, match="single-task checkpoint and has no branch 'GFN2'"):
         Predictor.load(path, "GFN2")
+
+
+def test_many_structures_run_on_the_faster_network(force_field, molecules, monkeypatch):
+    model = Predictor.load(force_field)
+    batches = model.batches(molecules)
+    expected = model.predict(batches)
+    monkeypatch.setattr("deepmd_mft.inference.predictor.MANY_ATOMS", 0)
+    found = model.predict(batches)
+    assert type(model._quicker.get_descriptor().repflows) is FastRepflows
+    for name, values in expected.items():
+        np.testing.assert_allclose(found[name], values, rtol=0, atol=1e-9, equal_nan=True)
+
+
+def test_the_switch_leaves_a_frozen_model_frozen(force_field, monkeypatch):
+    monkeypatch.setenv("DP_MFT_FAST", "0")
+    model = Predictor.load(force_field)
+    assert model._quicker is model.model
