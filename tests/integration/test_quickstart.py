@@ -4,9 +4,12 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
-from tests.helpers.dp import ROOT
+from deepmd_mft.inference.predictor import Predictor
+from deepmd_mft.structures.structure_set import StructureSet
+from tests.helpers.dp import DATA, ROOT
 
 SCRIPT = ROOT / "examples" / "qm9_gap" / "quickstart.py"
 
@@ -29,8 +32,18 @@ def test_writes_table_and_picture(runs):
     record = json.loads((runs / "table.json").read_text())
     assert len(record["errors"]) == 3
     for sets in record["errors"].values():
-        for errors in sets.values():
-            assert 0 < errors["MAE"] <= errors["RMSE"] < 1
+        for name, errors in sets.items():
+            label = StructureSet(name, [DATA / name]).labels("gap", 1)
+            assert label is not None
+            # four steps from a constant per element: an error of the size of the spread
+            assert 0 < errors["MAE"] <= errors["RMSE"] < 1.5 * label.std()
+    frozen = Predictor.load(next((runs / "mft").glob("*.pth")))
+    structures = StructureSet("ood_test", [DATA / "ood_test"])
+    found = frozen.predict(frozen.batches(structures))["gap"] - structures.labels("gap", 1)
+    rmse = np.sqrt(np.mean(found**2))
+    assert rmse in [
+        pytest.approx(one["ood_test"]["RMSE"], rel=1e-5) for one in record["errors"].values()
+    ]
     log = (runs / "first.log").read_text()
     assert (runs / "table.md").read_text() in log
     assert (runs / "learning_curves.png").read_bytes().startswith(b"\x89PNG")
