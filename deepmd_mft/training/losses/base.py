@@ -9,21 +9,27 @@ How to add a loss
 4. Write ``label_requirement``, the files to load.
 5. List its options in :mod:`deepmd_mft.schema` and the class in ``training/losses/__init__.py``.
 
-A regulariser is one more term: it needs the batch (inputs, model, predictions) and no label.
+A regulariser is one more term, without a label: see :mod:`deepmd_mft.training.regularizers.base`.
 """
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import torch
 from deepmd.pt.loss.loss import TaskLoss
 
 from deepmd_mft.errors import UserError
+from deepmd_mft.training.regularizers.base import watch_descriptor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator, Sequence
+    from contextlib import AbstractContextManager
+
+    from deepmd_mft.training.regularizers.base import Regularizer, Representation
 
 
 @dataclass(frozen=True)
@@ -79,15 +85,18 @@ class Term:
 
 
 class MFTLoss(TaskLoss):
-    """A sum of weighted terms.
+    """A sum of weighted terms, regularisers included.
 
     Attributes
     ----------
     arguments : dict
         The constructor's arguments, from which an equal loss can be built.
+    regularizers : list of Regularizer
+        Terms that look at the model and not at labels (:mod:`deepmd_mft.training.regularizers`).
     """
 
     arguments: dict[str, Any]
+    regularizers: Sequence[Regularizer] = ()
 
     @classmethod
     def options_of_head(cls, model: Any, options: dict[str, Any]) -> dict[str, Any]:
@@ -146,16 +155,25 @@ class MFTLoss(TaskLoss):
         """
         del mae
         self.check_model(model)
-        model_pred = model(**input_dict)
+        looked_at = any(one.needs_representation for one in self.regularizers)
+        nothing: AbstractContextManager[list[Representation]] = nullcontext([])
+        with watch_descriptor(model) if looked_at else nothing as seen:
+            model_pred = model(**input_dict)
         batch = Batch(input_dict, label, model, model_pred, natoms, learning_rate)
         loss = torch.zeros((), dtype=torch.float64, device=input_dict["coord"].device)
         more_loss: dict[str, torch.Tensor] = {}
-        for term in self.terms(batch):
+        for term in chain(self.terms(batch), self._regularize(batch, seen)):
             _stop_if_nan(term)
             loss = loss + term.weight * term.value
             # deepmd-kit leaves columns with l2_ in their name out of lcurve.out
             more_loss |= {name.replace("l2_", "l2-"): shown for name, shown in term.columns.items()}
         return model_pred, loss, more_loss
+
+    def _regularize(self, batch: Batch, seen: list[Representation]) -> Iterator[Term]:
+        """Return one term per regulariser, with a column of its name."""
+        for one in self.regularizers:
+            value = one.value(batch, seen[0] if one.needs_representation else None)
+            yield Term(one.type, value, one.weight, {one.type: value.detach()})
 
     def serialize(self) -> dict[str, Any]:
         """Return the constructor's arguments."""

@@ -11,6 +11,7 @@ from deepmd.pt.loss.loss import TaskLoss
 from deepmd_mft.errors import UserError
 from deepmd_mft.training.losses.base import Term
 from deepmd_mft.training.losses.labels import LabelLoss, head_of, names_of
+from deepmd_mft.training.regularizers import build_regularizers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,6 +36,8 @@ class MFTClassificationLoss(LabelLoss):
         What to do about missing labels.
     metric : list of str
         ``accuracy``, ``roc_auc`` (two classes), ``cross_entropy``.
+    regularizers : list of dict, optional
+        Terms that hold on to the pretrained backbone (:mod:`deepmd_mft.training.regularizers`).
     """
 
     def __init__(
@@ -44,9 +47,11 @@ class MFTClassificationLoss(LabelLoss):
         class_weights: list[float] | None = None,
         missing_labels: str = "error",
         metric: tuple[str, ...] = ("accuracy",),
+        regularizers: list[dict[str, Any]] | None = None,
         **_kwargs: Any,
     ) -> None:
         super().__init__()
+        self.regularizers = build_regularizers(regularizers or [])
         (name,) = names_of(property_name, "mft_classification")
         num_classes = 2 if num_classes is None else num_classes
         if class_weights is not None and len(class_weights) != num_classes:
@@ -71,6 +76,7 @@ class MFTClassificationLoss(LabelLoss):
             "class_weights": class_weights,
             "missing_labels": missing_labels,
             "metric": self.metric,
+            "regularizers": regularizers or [],
         }
 
     @classmethod

@@ -11,6 +11,7 @@ from deepmd.pt.loss.loss import TaskLoss
 from deepmd_mft.errors import UserError
 from deepmd_mft.training.losses.base import Term
 from deepmd_mft.training.losses.labels import LabelLoss, head_of, names_of
+from deepmd_mft.training.regularizers import build_regularizers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,6 +47,8 @@ class MFTPropertyLoss(LabelLoss):
         What to do about missing labels.
     metric : list of str
         What is displayed, in the unit of the label (per atom if extensive).
+    regularizers : list of dict, optional
+        Terms that hold on to the pretrained backbone (:mod:`deepmd_mft.training.regularizers`).
     """
 
     def __init__(
@@ -61,9 +64,11 @@ class MFTPropertyLoss(LabelLoss):
         limit_pref: float = 1.0,
         missing_labels: str = "error",
         metric: tuple[str, ...] = ("mae", "rmse"),
+        regularizers: list[dict[str, Any]] | None = None,
         **_kwargs: Any,
     ) -> None:
         super().__init__()
+        self.regularizers = build_regularizers(regularizers or [])
         names = names_of(property_name, "mft_property")
         dims = _one_each(1 if task_dim is None else task_dim, names, "task_dim")
         self.label_dims = dict(zip(names, dims, strict=True))
@@ -88,6 +93,7 @@ class MFTPropertyLoss(LabelLoss):
             "limit_pref": limit_pref,
             "missing_labels": missing_labels,
             "metric": self.metric,
+            "regularizers": regularizers or [],
         }
 
     @classmethod
