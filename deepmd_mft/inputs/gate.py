@@ -25,6 +25,7 @@ from deepmd_mft.inputs.checkpoint import check_checkpoint, checkpoint_path
 from deepmd_mft.inputs.data import check_data
 from deepmd_mft.inputs.findings import Findings
 from deepmd_mft.inputs.parts import check_case_embeddings, check_same_property, check_types
+from deepmd_mft.inputs.regularizers import check_references
 from deepmd_mft.inputs.schedule import Schedule, check_schedule
 
 if TYPE_CHECKING:
@@ -157,6 +158,7 @@ def check_model(branches: list[Branch], checkpoints: dict[str, Path], findings: 
     """
     for branch in branches:
         findings.attempt(check_same_property, branch)
+        findings.attempt(check_references, branch, checkpoints.get("finetune"))
     findings.attempt(check_case_embeddings, branches)
     for option, path in checkpoints.items():
         check_checkpoint(path, branches, findings, finetune=option == "finetune")

@@ -148,24 +148,25 @@ def test_a_loss_adds_them_with_a_column_each(reference):
     assert float(added) > 1
 
 
-def test_a_large_weight_holds_the_backbone(dp, pretrained):
-    """Through the real `dp`, together with MFT, and over a restart."""
+def test_through_dp(dp, pretrained, reference):
+    """Beside MFT and over a restart; what is wrong is told before the first step."""
     config = mft_input()
-    held = {"type": "l2_sp", "reference": str(pretrained)}
-    config["loss_dict"]["property"]["regularizers"] = [
-        {**held, "weight": 1e12},
-        {"type": "feature_drift", "weight": 1e-3, "reference": str(pretrained)},
-    ]
+    held = {"type": "l2_sp", "weight": 10.0, "reference": str(pretrained)}
+    drift = {"type": "feature_drift", "weight": 1e-3, "reference": str(pretrained)}
+    config["loss_dict"]["property"]["regularizers"] = [held, drift]
     config["training"] |= {"model_prob": {"GFN2": 0.0, "property": 1.0}, "numb_steps": 2}
-    config["training"]["save_freq"] = 1
-    config["training"]["disp_freq"] = 1
+    config["training"] |= {"save_freq": 1, "disp_freq": 1}
     dp.train(config, "--finetune", str(pretrained))
-    columns = (dp.folder / "lcurve.out").read_text().splitlines()[0]
-    assert "l2-sp_trn_property" in columns
-    assert "feature_drift_trn_property" in columns
     config["training"]["numb_steps"] = 3
     dp.train(config, "--restart", "model.ckpt-2.pt")
-    assert (dp.folder / "model.ckpt-3.pt").is_file()
+    names, *rows = (dp.folder / "lcurve.out").read_text().splitlines()
+    column = names.lstrip("# ").split().index("l2-sp_trn_property")
+    distances = [float(row.split()[column]) for row in rows if not row.startswith("#")]
+    assert distances[0] == 0  # at the checkpoint, then away from it, after the restart too
+    assert min(distances[1:]) > 0
+    held["reference"] = str(reference)
+    output = dp.train(config, "--finetune", str(pretrained), ok=False)
+    assert "whose backbone is not that of" in output
     wrong = single_input()
     wrong["loss"]["regularizers"] = [{"type": "l2_spp", "weight": 1.0}]
     assert "l2_spp" in dp.train(wrong, ok=False)
