@@ -17,11 +17,18 @@ class NeighbourLists:
     """Remembers the neighbour lists of batches that several models of one shape see.
 
     The models must not be compiled, and have the same cutoff and ``sel``: checkpoints of one run.
+
+    Parameters
+    ----------
+    most_bytes : int
+        Memory to take; the lists of further batches are built anew for every model.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, most_bytes: int = 2**30) -> None:
         self._found: dict[int, Any] = {}
         self._batch = threading.local()
+        self._room = most_bytes
+        self._lock = threading.Lock()
 
     @contextlib.contextmanager
     def kept(self) -> Iterator[None]:
@@ -31,9 +38,15 @@ class NeighbourLists:
 
         def remember(*args: Any, **kwargs: Any) -> Any:
             number = self._batch.number
-            if number not in self._found:
-                self._found[number] = build(*args, **kwargs)
-            return self._found[number]
+            if number in self._found:
+                return self._found[number]
+            lists = build(*args, **kwargs)
+            size = sum(part.nbytes for part in lists if part is not None)
+            with self._lock:
+                if size <= self._room:
+                    self._room -= size
+                    self._found[number] = lists
+            return lists
 
         make_model.extend_input_and_build_neighbor_list = remember
         try:

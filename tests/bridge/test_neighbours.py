@@ -1,5 +1,7 @@
 """deepmd-kit's neighbour search."""
 
+import importlib
+
 import numpy as np
 import pytest
 import torch
@@ -31,3 +33,30 @@ def test_neighbour_lists_are_kept_per_batch():
         torch.testing.assert_close(again, expected)  # the coordinates are part of what is kept
         lists.choose(1)
         assert not torch.equal(model(1.1 * coord, atype)["gap"], expected)
+
+
+def test_lists_are_remembered_as_far_as_there_is_room():
+    """deepmd-kit's own lists, of which the second does not fit; results are the same."""
+    make_model = importlib.import_module("deepmd.pt.model.model.make_model")
+    rng = np.random.default_rng(0)
+    coords = [torch.tensor(rng.normal(size=(2, 15))) for _ in range(2)]
+    atype = torch.zeros((2, 5), dtype=torch.long)
+
+    def build(number):
+        arguments = (coords[number], atype, 4.0, [10])
+        return make_model.extend_input_and_build_neighbor_list(*arguments, mixed_types=True)
+
+    plain = [build(number) for number in range(2)]
+    size = sum(part.nbytes for part in plain[0])
+    lists = NeighbourLists(most_bytes=size * 3 // 2)
+    with lists.kept():
+        seen = {0: [], 1: []}
+        for number in (0, 1, 0, 1):
+            lists.choose(number)
+            seen[number].append(build(number))
+    assert seen[0][0] is seen[0][1]
+    assert seen[1][0] is not seen[1][1]
+    for number, results in seen.items():
+        for found in results:
+            for mine, expected in zip(found, plain[number], strict=True):
+                torch.testing.assert_close(mine, expected)
