@@ -2,11 +2,13 @@
 
 import numpy as np
 import torch
+from deepmd.dpmodel.utils.lmdb_data import LmdbDataReader
 from deepmd.pt.utils.dataloader import DpLoaderSet
 from deepmd.utils import data
 
 from deepmd_mft.bridge import reading
 from deepmd_mft.training.losses import MFTPropertyLoss
+from tests.helpers.deepmd_data import make_frames, write_lmdb
 from tests.helpers.dp import DATA, TYPE_MAP
 from tests.helpers.labels import gaps, write_npy
 
@@ -45,3 +47,21 @@ def test_a_label_that_a_set_lacks_is_nan(tmp_path):
 def test_labels_filled_with_another_default_are_nan():
     batch = {"gap": torch.zeros(3, 2), "find_gap": np.float32(0.0)}
     assert reading.label_or_nan(batch, "gap").isnan().all()
+
+
+def test_an_lmdb_is_shared_with_deepmd_kits_reader(tmp_path):
+    """Its environments are counted, and records are decoded as the reader decodes them."""
+    frames = make_frames(3)
+    write_lmdb(tmp_path / "set.lmdb", frames)
+    path = str(tmp_path / "set.lmdb")
+    reader = LmdbDataReader(path, ["H", "C", "O"])
+    with reading.opened_lmdb(path) as environment, environment.begin() as transaction:
+        records = [
+            reading.decode_record(transaction.get(format(row, "012d").encode())) for row in range(3)
+        ]
+    for row, record in enumerate(records):
+        frame = reader[row]  # still open
+        np.testing.assert_array_equal(record["coord"], frame["coord"])
+        np.testing.assert_array_equal(record["atype"], frame["atype"])
+        np.testing.assert_array_equal(record["energy"], frame["energy"])
+        np.testing.assert_array_equal(record["gap"], frames[row].labels["gap"])

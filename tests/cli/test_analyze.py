@@ -161,3 +161,43 @@ def test_embed(pretrained, tmp_path, capsys):
     assert main(command) == 1
     assert "give --overwrite" in capsys.readouterr().err
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out.npz"]
+
+
+def test_embed_writes_every_set(pretrained, tmp_path, capsys):
+    command = ["analyze", "embed", "-m", f"pre={pretrained}", "--structures", "5"]
+    for name in ("id_test", "ood_test"):
+        assert main([*command, "-s", f"{name}={DATA / name}", "-o", str(tmp_path / name)]) == 0
+    both = [word for name in ("ood_test", "id_test") for word in ("-s", f"{name}={DATA / name}")]
+    assert main([*command, *both, "-o", str(tmp_path / "both")]) == 0
+    assert sorted(p.name for p in (tmp_path / "both").glob("*.npz")) == [
+        "id_test.npz",
+        "ood_test.npz",
+    ]
+    for name in ("id_test", "ood_test"):
+        alone = np.load(tmp_path / name, allow_pickle=False)
+        np.testing.assert_array_equal(
+            np.load(tmp_path / "both" / f"{name}.npz", allow_pickle=False)["node"], alone["node"]
+        )
+    capsys.readouterr()
+    twice = ["-s", f"a={DATA / 'id_test'}", "-s", f"a={DATA / 'ood_test'}"]
+    assert main([*command, *twice, "-o", str(tmp_path / "twice")]) == 1
+    assert "every name must be used once" in capsys.readouterr().err
+    assert main([*command, "-s", f"../a={DATA / 'id_test'}", "-o", str(tmp_path / "b")]) == 1
+    assert "cannot name a folder" in capsys.readouterr().err
+
+
+def test_collapse_and_domains_leave_out_unknown_elements_alike(pretrained, tmp_path, capsys):
+    waters = [molecule("CH3CH2OH") for _ in range(30)]
+    for number, one in enumerate(waters):
+        one.rattle(0.05, seed=number)
+    write(tmp_path / "all.xyz", [bulk("Si", cubic=True), *waters, molecule("SiH4")])
+    note = "all: 2 of 32 structures have Si"
+    some = ["-m", f"pre={pretrained}", "-s", f"all={tmp_path / 'all.xyz'}"]
+    out = tmp_path / "collapse"
+    assert main(["analyze", "collapse", *some, "-o", str(out), *SMALL, *QUICK, *NEAR]) == 0
+    assert note in "\n".join(json.loads((out / "summary.json").read_text())["notes"])
+    assert note in (out / "summary.md").read_text()
+    target = ["--target", f"id={DATA / 'id_test'}", "--structures", "40"]
+    assert main(["analyze", "domains", *some, *target, "-o", str(tmp_path / "domains")]) == 0
+    assert note in (tmp_path / "domains" / "summary.md").read_text()
+    assert note in capsys.readouterr().out

@@ -14,7 +14,7 @@ from deepmd_mft.representations.domains import analyse_domains
 from deepmd_mft.representations.elements import element_similarity
 from deepmd_mft.representations.embeddings import embed
 from deepmd_mft.structures.elements import ELEMENTS
-from deepmd_mft.structures.structure import Structure
+from deepmd_mft.structures.structure import Structure, checked
 from deepmd_mft.structures.structure_set import StructureSet
 from tests.conftest import SHARED
 from tests.helpers.dp import DATA, DESCRIPTOR, PROPERTY_NET, TYPE_MAP
@@ -227,3 +227,32 @@ def test_real_crystals(tmp_path):
     assert len(set(atom_classes(sets[0]).tolist())) > 40
     found = analyse_domains(model, sets[0], sets[1:], natoms=100)
     assert 0 < found.floor < found.ranked[0].distance
+
+
+def test_crystals_together_are_as_one_by_one(backbone):
+    """Molecules and crystals of two sizes, mixed; cells of their own, one of them left-handed."""
+    rng = np.random.default_rng(3)
+    every = []
+    for number in range(6):
+        one = bulk("C", "diamond", a=3.4 + 0.1 * number, cubic=number % 2 == 0)
+        one.positions += 0.1 * rng.normal(size=one.positions.shape)
+        every += [one, molecule("CH3OH" if number % 2 else "H2O")]
+    turned = every[0].copy()
+    turned.set_cell(turned.cell.array[[1, 0, 2]], scale_atoms=False)
+    structures = [
+        checked(a.numbers, a.positions, a.cell.array if a.pbc.all() else None, "x")
+        for a in [*every, turned]
+    ]
+    mixed = StructureSet.of("mixed", structures)
+    atoms = np.arange(mixed.natoms.sum())
+    edges = find_edges(mixed, ["C-C"], WINDOWS)
+    together = embed(backbone, mixed, layer_atoms=atoms, edges=edges)
+    alone = embed(backbone, mixed, layer_atoms=atoms, edges=edges, batch_atoms=1)
+    assert len(mixed.batches(backbone.type_map, atoms=1024)) == 4
+    assert len(mixed.batches(backbone.type_map, atoms=1)) == len(mixed)
+    for name, values in vars(together).items():
+        np.testing.assert_allclose(values, getattr(alone, name), rtol=1e-4, atol=1e-6)
+    first, last = mixed.starts[[0, -1]]
+    np.testing.assert_allclose(
+        together.node[last:], together.node[first : first + 8], rtol=1e-4, atol=1e-6
+    )
