@@ -212,6 +212,7 @@ def select(
         "property": properties[0] if len(properties) == 1 else properties,
         "validation": validation.structures.checksum(),
     }
+    _check_own(run.folder, overwrite=overwrite)
     known = _read_earlier(run.folder, record, overwrite=overwrite)
     rows: list[dict[str, Any]] = []
     for checkpoint in tqdm(
@@ -328,6 +329,21 @@ def _try_averages(
     return [{**one, "kept": False} for one in found]
 
 
+def _check_own(folder: Path, *, overwrite: bool) -> None:
+    """Raise if something of the names that a selection writes is somebody else's."""
+    link = folder / BEST
+    if link.exists() and not link.is_symlink():
+        raise UserError(f"{link} is a file of its own, not a link made here; rename it first")
+    if overwrite or (folder / RECORD).exists():
+        return
+    for path in (folder / TABLE, folder / AVERAGE, link):
+        if path.exists() or path.is_symlink():
+            raise UserError(
+                f"{path} was not written by dp-mft select (there is no {RECORD}); rename it, or "
+                "give --overwrite to replace it"
+            )
+
+
 def _read_earlier(
     folder: Path, record: dict[str, Any], *, overwrite: bool
 ) -> dict[str, dict[str, Any]]:
@@ -355,8 +371,8 @@ def _contents(record: dict[str, Any]) -> list[str]:
 
 def _write_table(folder: Path, rows: list[dict[str, Any]], record: dict[str, Any]) -> None:
     for name, text in (
+        (RECORD, json.dumps(record, indent=1) + "\n"),  # first: it says whose the others are
         (TABLE, pd.DataFrame(rows).to_csv(index=False)),
-        (RECORD, json.dumps(record, indent=1) + "\n"),
     ):
         with atomic_file(folder / name) as partial:
             partial.write_text(text)
@@ -368,8 +384,6 @@ def _save(state: dict[str, Any], path: Path) -> None:
 
 
 def _link(target: Path, link: Path) -> None:
-    if link.exists() and not link.is_symlink():
-        raise UserError(f"{link} is a file of its own, not a link made here; rename it first")
     with atomic_file(link) as partial:
         partial.symlink_to(os.path.relpath(target, link.parent))
 

@@ -41,17 +41,20 @@ def run(args: argparse.Namespace) -> int:
     """Select, print the curve."""
     averages = [_parse_average(text) for text in args.average]
     from deepmd_mft.checkpoints.run import TrainingRun  # noqa: PLC0415
-    from deepmd_mft.checkpoints.selection import BEST, curve, select  # noqa: PLC0415
+    from deepmd_mft.checkpoints.selection import BEST, RECORD, curve, select  # noqa: PLC0415
+    from deepmd_mft.files.lock import locked  # noqa: PLC0415
 
-    found = select(
-        TrainingRun(args.folder, args.input),
-        head=args.head,
-        name=args.property,
-        metric=args.metric,
-        averages=averages,
-        overwrite=args.overwrite,
-        progress=not args.quiet and sys.stderr.isatty(),
-    )
+    training = TrainingRun(args.folder, args.input)
+    with locked(args.folder / RECORD):
+        found = select(
+            training,
+            head=args.head,
+            name=args.property,
+            metric=args.metric,
+            averages=averages,
+            overwrite=args.overwrite,
+            progress=not args.quiet and sys.stderr.isatty(),
+        )
     if not args.quiet:
         print(curve(found))
         for one in found.averages:

@@ -16,6 +16,8 @@ __all__ = ["disk_errors", "is_full"]
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
+#: In the messages of torch.save when a file could not be written; it has no error number either.
+_TORCH = ("unexpected pos", "PytorchStreamWriter", "iostream error")
 #: How the messages of LMDB begin when it was writing.
 _WRITING = ("mdb_txn_commit", "mdb_put", "mdb_env_sync")
 
@@ -53,6 +55,8 @@ def _reason(error: Exception, out: Path) -> str | None:
 
     if is_full(error) or isinstance(error, (lmdb.MapFullError, lmdb.DiskError)):
         return f"the disk is full while writing {out}"
+    if isinstance(error, RuntimeError) and any(words in str(error) for words in _TORCH):
+        return f"torch cannot write {out} ({str(error).splitlines()[0]}); is the disk full?"
     writing = (*_WRITING, f"{out.parent}/.{out.name}.")
     if isinstance(error, lmdb.Error) and any(words in str(error) for words in writing):
         # LMDB keeps the system's reason to itself.

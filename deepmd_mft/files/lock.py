@@ -23,7 +23,7 @@ from deepmd_mft.files.disk import disk_errors
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["locked", "workspace"]
+__all__ = ["locked", "make_temporary", "remove_dead", "workspace"]
 
 log = logging.getLogger(__name__)
 
@@ -50,17 +50,16 @@ def workspace(out: Path) -> Iterator[Path]:
         If another process writes it, or nothing can be written there.
     """
     with disk_errors(out), _parents(out), locked(out) as alone:
-        for left in _temporary(out, r"\d+") if alone else ():
+        for left in _temporary(out) if alone else ():
             _settle(left, out)
             log.warning("removed %s, which a killed process had left", left)
-        own = str(os.getpid())
         try:
-            yield Path(tempfile.mkdtemp(".partial", f"{_prefix(out)}{own}.", out.parent))
+            yield make_temporary(out)
         except KeyboardInterrupt as stop:
             stop.args = (f"{out} was not written, and its unfinished files are removed",)
             raise
         finally:
-            for folder in _temporary(out, own):  # also if a signal came while it was made
+            for folder in _temporary(out, os.getpid()):  # also if a signal came while it was made
                 _settle(folder, out)
 
 
@@ -69,10 +68,33 @@ def _prefix(out: Path) -> str:
     return f".{out.name}.{socket.gethostname()}."
 
 
-def _temporary(out: Path, process: str) -> list[Path]:
-    """Find the temporary folders for ``out`` of processes, whose number is a pattern."""
-    name = re.compile(re.escape(_prefix(out)) + process + r"\.[a-z0-9_]{8}\.partial")
+def make_temporary(out: Path) -> Path:
+    """Make a temporary folder beside ``out`` whose name says which process made it."""
+    return Path(tempfile.mkdtemp(".partial", f"{_prefix(out)}{os.getpid()}.", out.parent))
+
+
+def remove_dead(out: Path) -> None:
+    """Remove what processes that no longer run left of an output that is not locked."""
+    for folder in _temporary(out):
+        if not _is_running(int(folder.name.split(".")[-3])):
+            _settle(folder, out)
+            log.warning("removed %s, which a killed process had left", folder)
+
+
+def _temporary(out: Path, process: int | str = r"\d+") -> list[Path]:
+    """Find the temporary folders for ``out``, of one process or of all on this machine."""
+    name = re.compile(rf"{re.escape(_prefix(out))}{process}\.[a-z0-9_]{{8}}\.partial")
     return [folder for folder in out.parent.iterdir() if name.fullmatch(folder.name)]
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True  # somebody else's
+    return True
 
 
 def _settle(folder: Path, out: Path) -> None:
@@ -121,7 +143,8 @@ def locked(out: Path) -> Iterator[bool]:
         If another process holds it.
     """
     path = out.with_name(f".{out.name}.dp-mft.lock")
-    handle = _acquire(path, out)
+    with disk_errors(out):
+        handle = _acquire(path, out)
     if handle is None:
         yield False
         return

@@ -6,18 +6,18 @@ beside the output and gets its name when it is complete.
 
 from __future__ import annotations
 
-import tempfile
+import shutil
 from contextlib import contextmanager, nullcontext
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deepmd_mft.errors import UserError
 from deepmd_mft.files.disk import disk_errors
-from deepmd_mft.files.lock import locked, workspace
+from deepmd_mft.files.lock import locked, make_temporary, remove_dead, workspace
 from deepmd_mft.files.records import check_apart, check_replaceable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from pathlib import Path
 
 __all__ = ["atomic_file", "check_file", "check_folder", "staged_file", "staged_folder"]
 
@@ -33,13 +33,14 @@ def atomic_file(path: Path) -> Iterator[Path]:
     UserError
         If the file cannot be written.
     """
-    with (
-        disk_errors(path),
-        tempfile.TemporaryDirectory(".partial", f".{path.name}.", path.parent) as folder,
-    ):
-        partial = Path(folder) / path.name
-        yield partial
-        partial.replace(path)
+    with disk_errors(path):
+        remove_dead(path)
+        folder = make_temporary(path)
+        try:
+            yield folder / path.name
+            (folder / path.name).replace(path)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager

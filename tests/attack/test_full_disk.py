@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
+from deepmd_mft.checkpoints import selection
 from deepmd_mft.cli import main
 from deepmd_mft.errors import UserError
 from deepmd_mft.evaluation.tables import Evaluation
@@ -88,6 +90,16 @@ def test_evaluate(tmp_path, table_format):
     ):
         found.write(folder, table_format=table_format)
     assert not list(tmp_path.iterdir())
+
+
+def test_select(tmp_path):
+    state = {"model.a.weight": torch.rand(10_000)}
+    with small_files(3000), pytest.raises(UserError, match=r"\.pt .*is the disk full\?"):
+        selection._save(state, tmp_path / "model.average.pt")
+    rows = table().to_dict("records")
+    with small_files(3000), pytest.raises(UserError, match=r"disk is full while writing .*\.csv"):
+        selection._write_table(tmp_path, rows, {})
+    assert [path.name for path in tmp_path.iterdir()] == ["selection.json"]
 
 
 def test_analyze(tmp_path):

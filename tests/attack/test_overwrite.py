@@ -7,6 +7,8 @@ import shutil
 
 import pytest
 
+from deepmd_mft.checkpoints import selection
+from deepmd_mft.errors import UserError
 from tests.helpers.attacks import refused, told, write_molecules
 from tests.helpers.trees import tree
 
@@ -65,6 +67,31 @@ def test_a_linked_output(place, capsys, verb, dangling):
         done = told(capsys, verb, *source, place / "link", *more)
         refused(done, "is a symbolic link to", str(target))
     assert tree(place) == before
+
+
+@pytest.mark.parametrize("name", ["selection.csv", "model.average.pt", "model.best.pt"])
+def test_a_users_file_where_select_writes(tmp_path, name):
+    run = tmp_path / "run"
+    run.mkdir()
+    target = run / name
+    if name == "model.best.pt":
+        target.symlink_to("elsewhere.pt")
+    else:
+        target.write_text("mine")
+    before = tree(run)
+    with pytest.raises(UserError, match=rf"{name} was not written by dp-mft select"):
+        selection._check_own(run, overwrite=False)
+    selection._check_own(run, overwrite=True)
+    (run / "selection.json").write_text("{}")
+    selection._check_own(run, overwrite=False)
+    assert tree(run).items() > before.items()
+
+
+def test_the_best_is_a_link_or_a_users(tmp_path):
+    (tmp_path / "model.best.pt").write_bytes(b"mine")
+    for overwrite in (False, True):
+        with pytest.raises(UserError, match=r"model\.best\.pt is a file of its own"):
+            selection._check_own(tmp_path, overwrite=overwrite)
 
 
 def test_its_own_output_is_replaced(place, capsys):

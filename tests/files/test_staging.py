@@ -303,6 +303,20 @@ def test_the_old_is_kept_if_the_new_cannot_be_put_in_place(tmp_path, monkeypatch
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
+def test_leftovers_of_files_that_are_not_locked(tmp_path, caplog):
+    make = "from deepmd_mft.files.lock import make_temporary; make_temporary(Path(sys.argv[1]))"
+    process = hold(tmp_path / "a.csv", "locked", make)
+    with atomic_file(tmp_path / "a.csv") as partial:
+        partial.write_text("1")
+    (left,) = tmp_path.glob(".a.csv.*.partial")  # of a process that lives
+    process.kill()
+    process.wait()
+    with atomic_file(tmp_path / "a.csv") as partial:
+        partial.write_text("2")
+    assert f"removed {left}" in caplog.text
+    assert not list(tmp_path.glob(".a.csv.*.partial"))
+
+
 def test_without_locks_nothing_of_others_is_removed(tmp_path, monkeypatch):
     """As on a network file system: the first that is complete wins."""
 
