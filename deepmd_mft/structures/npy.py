@@ -249,6 +249,7 @@ class NpyStore(Store):
         names = np.array(self.rows.systems, dtype=object)[chosen]
         for name in dict.fromkeys(names.tolist()):
             rows = chosen[names == name]
+            _check_links(self.systems[name])
             (out / name).mkdir(parents=True, exist_ok=True)
             order = self._write_sets(rows, out / name)
             _copy_texts(self.systems[name].folder, out / name)
@@ -373,12 +374,17 @@ def _stack(parts: list[np.ndarray | int]) -> np.ndarray:
     return np.concatenate(filled)
 
 
+def _check_links(system: System) -> None:
+    """Raise if a file of a system lies elsewhere: what it holds must not get into a split."""
+    home = system.folder.resolve()  # the system itself may be a linked folder
+    arrays = [path for one in system.sets for path in sorted(one.glob("*.npy"))]
+    for path in (*(system.folder / name for name in TEXTS), *arrays):
+        if path.is_symlink() and not (path.exists() and home in path.resolve().parents):
+            raise UserError(f"{path} is a link to a file outside its system; replace it by a copy")
+
+
 def _copy_texts(source: Path, target: Path) -> None:
     """Copy what belongs to a system, and nothing else that may lie or be linked in it."""
     for name in TEXTS:
-        path = source / name
-        if not path.is_file():
-            continue
-        if path.is_symlink() and source.resolve() not in path.resolve().parents:
-            raise UserError(f"{path} is a link to a file outside its system; replace it by a copy")
-        (target / name).write_bytes(path.read_bytes())
+        if (source / name).is_file():
+            (target / name).write_bytes((source / name).read_bytes())
