@@ -10,19 +10,15 @@ import datetime as dt
 import json
 import os
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from deepmd_mft.files.staging import atomic_file
-from deepmd_mft.inputs.systems import list_systems
-from deepmd_mft.structures.structure_set import StructureSet
 
 if TYPE_CHECKING:
     import argparse
-
-    from deepmd_mft.inputs.branches import Branch
+    from pathlib import Path
 
 RECORD = "dp_mft_start.json"
 #: Options of ``dp --pt train`` that name the weights it starts from.
@@ -30,7 +26,9 @@ OPTIONS = ("finetune", "init_model", "init_frz_model", "restart")
 LARGEST_LOG = 2**28
 
 
-def record_start(folder: Path, args: argparse.Namespace, branches: list[Branch]) -> None:
+def record_start(
+    folder: Path, args: argparse.Namespace, labels: dict[str, dict[str, np.ndarray]]
+) -> None:
     """Append a start to the record in the folder of a run.
 
     Parameters
@@ -39,33 +37,24 @@ def record_start(folder: Path, args: argparse.Namespace, branches: list[Branch])
         Where ``dp --pt train`` runs.
     args : argparse.Namespace
         Its command line.
-    branches : list of Branch
-        Of its input.
+    labels : dict of dict of np.ndarray
+        Training labels by branch and property, nframes x columns; NaN where missing.
     """
     start: dict[str, Any] = {
         "date": dt.datetime.now(dt.timezone.utc).isoformat(timespec="seconds"),
         "input": str(args.INPUT),
         **{option: getattr(args, option, None) for option in OPTIONS},
-        "training_labels": {b.name: _training_labels(b) for b in branches if b.is_property},
+        "training_labels": {
+            branch: {
+                name: summary_of_labels(one[np.isfinite(one).all(axis=1), 0])
+                for name, one in own.items()
+                if np.isfinite(one).all(axis=1).any()
+            }
+            for branch, own in labels.items()
+        },
     }
     with atomic_file(folder / RECORD) as partial:
         partial.write_text(json.dumps([*read_starts(folder), start], indent=1) + "\n")
-
-
-def _training_labels(branch: Branch) -> dict[str, dict[str, float]]:
-    """Return number, mean and standard deviation of the first column of each training label."""
-    section = branch.data.get("training_data") or {}
-    if "systems" not in section:
-        return {}
-    systems = list_systems(section, branch, "training_data")
-    structures = StructureSet("training", [Path(one) for one in systems])
-    found = {}
-    for name in branch.labels:
-        labels = structures.labels(name)
-        known = np.empty(0) if labels is None else labels[np.isfinite(labels).all(axis=1), 0]
-        if len(known):
-            found[name] = summary_of_labels(known)
-    return found
 
 
 def summary_of_labels(labels: np.ndarray) -> dict[str, float]:

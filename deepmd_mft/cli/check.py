@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import argparse
@@ -43,11 +43,7 @@ def run(args: argparse.Namespace) -> int:
         return 1 if findings.errors else 0
     for name, own in facts.items():
         if isinstance(own, dict) and own:
-            epochs = f", {own['steps']} steps, {own['epochs']:g} epochs" if "epochs" in own else ""
-            print(
-                f"{name}: {own['frames']} training structures of {', '.join(own['elements'])}, "
-                f"{own['frames_per_batch']} a batch{epochs}"
-            )
+            print(_one_line(name, own))
     if facts.get("memory_gib"):
         print(f"memory of a step: roughly {facts['memory_gib']:g} GiB")
     for kind, texts in (("error", findings.errors), ("warning", findings.warnings)):
@@ -56,3 +52,14 @@ def run(args: argparse.Namespace) -> int:
     verdict = "do not start the training" if findings.errors else "the training may start"
     print(f"{len(findings.errors)} error(s), {len(findings.warnings)} warning(s): {verdict}")
     return 1 if findings.errors else 0
+
+
+def _one_line(name: str, facts: dict[str, Any]) -> str:
+    """Say what a branch is trained on; steps and batches are not known of a broken input."""
+    text = f"{name}: {facts['frames']} training structures of {', '.join(facts['elements'])}"
+    if "steps" not in facts:
+        return text
+    return (
+        f"{text}, {facts['frames_per_batch']:g} per batch, {facts['steps']} steps, "
+        f"{facts['epochs']:g} epochs"
+    )

@@ -52,7 +52,8 @@ def check_input(
     if config is None:
         return findings, {}
     given = {"finetune": checkpoint} if checkpoint else {}
-    _, branches, schedule = check_all(config, given, findings)
+    checked = check_all(config, given, findings)
+    branches, schedule = checked.branches, checked.schedule
     for branch in branches:
         findings.attempt(_check_that_it_can_be_built, branch)
     if checkpoint is not None:

@@ -17,18 +17,28 @@ if TYPE_CHECKING:
 SECTIONS = ("training_data", "validation_data")
 
 
-def check_data(branch: Branch, findings: Findings) -> None:
+def check_data(branch: Branch, findings: Findings) -> dict[str, np.ndarray]:
     """Check elements, cells and labels of a branch's training and validation systems.
 
     No coordinates are read.
+
+    Returns
+    -------
+    dict of str to np.ndarray
+        Training labels of the properties, nframes x columns, NaN where missing.
     """
+    found: dict[str, list[np.ndarray]] = {}
     for section in SECTIONS:
         part = branch.data.get(section)
         if part and part.get("systems"):
-            _check_section(part, section, branch, findings)
+            values = _check_section(part, section, branch, findings)
+            found = values if section == "training_data" else found
+    return {name: np.concatenate(parts) for name, parts in found.items() if parts}
 
 
-def _check_section(part: dict[str, Any], section: str, branch: Branch, findings: Findings) -> None:
+def _check_section(
+    part: dict[str, Any], section: str, branch: Branch, findings: Findings
+) -> dict[str, list[np.ndarray]]:
     systems = findings.attempt(list_systems, part, branch, section) or []
     values: dict[str, list[np.ndarray]] = {}
     if systems and is_lmdb(systems[0]):
@@ -42,6 +52,7 @@ def _check_section(part: dict[str, Any], section: str, branch: Branch, findings:
             _check_system(system, branch, findings, values)
     if branch.is_property:
         _tell_missing(values, section, branch, findings)
+    return values
 
 
 def _check_system(

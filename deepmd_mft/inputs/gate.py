@@ -9,6 +9,7 @@ written. An input without a type of this package is left alone.
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,8 @@ from deepmd_mft.inputs.schedule import Schedule, check_schedule
 
 if TYPE_CHECKING:
     import argparse
+
+    import numpy as np
 
 
 def check_command(args: argparse.Namespace) -> None:
@@ -60,8 +63,8 @@ def check_command(args: argparse.Namespace) -> None:
     _speed_up()
     if int(os.environ.get("RANK", "0")) != 0:
         return
-    _, branches, _ = check_all(config, given, Findings(stop=True))
-    record_start(Path.cwd(), args, branches)
+    checked = check_all(config, given, Findings(stop=True))
+    record_start(Path.cwd(), args, checked.labels)
 
 
 def _speed_up() -> None:
@@ -107,9 +110,26 @@ def _with_pretrained_model(
         raise UserError(f"--use-pretrain-script with {path}: {error}") from None
 
 
-def check_all(
-    config: dict[str, Any], checkpoints: dict[str, Path], findings: Findings
-) -> tuple[dict[str, Any], list[Branch], Schedule | None]:
+@dataclass
+class Checked:
+    """What the checks have read.
+
+    Attributes
+    ----------
+    branches : list of Branch
+        With every default filled in; none if the input does not fit the schema.
+    schedule : Schedule or None
+        None if there is an error that keeps deepmd-kit from working it out.
+    labels : dict of dict of np.ndarray
+        Training labels by branch and property, nframes x columns; NaN where missing.
+    """
+
+    branches: list[Branch] = field(default_factory=list)
+    schedule: Schedule | None = None
+    labels: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
+
+
+def check_all(config: dict[str, Any], checkpoints: dict[str, Path], findings: Findings) -> Checked:
     """Check parts, schema, checkpoints, data and schedule.
 
     Parameters
@@ -120,28 +140,18 @@ def check_all(
         By the option of ``dp train``: ``finetune``, ``init_model``, ``restart``.
     findings : Findings
         Filled.
-
-    Returns
-    -------
-    config : dict
-        With every default filled in; empty if it does not fit the schema.
-    branches : list of Branch
-        Of that.
-    schedule : Schedule or None
-        None if there is an error that keeps deepmd-kit from working it out.
     """
     raw = findings.attempt(read_branches, config)
     for branch in raw or []:
         findings.attempt(check_types, branch)
     full = findings.attempt(normalised, config) if raw is not None else None
     if full is None:
-        return {}, [], None
+        return Checked()
     branches = read_branches(full)
     check_model(branches, checkpoints, findings)
-    for branch in branches:
-        check_data(branch, findings)
+    labels = {branch.name: found for branch in branches if (found := check_data(branch, findings))}
     schedule = check_schedule(full, branches, findings) if not findings.errors else None
-    return full, branches, schedule
+    return Checked(branches, schedule, labels)
 
 
 def check_model(branches: list[Branch], checkpoints: dict[str, Path], findings: Findings) -> None:

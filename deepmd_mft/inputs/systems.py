@@ -184,13 +184,13 @@ def cell_problem(cells: np.ndarray, frames: np.ndarray | None = None) -> str:
     flat = ~finite | (np.abs(np.linalg.det(np.where(finite[:, None, None], cells, 0.0))) < 1e-6)
     if flat.any():
         return (
-            f"{rows_text(frames[flat], len(cells), 'frame')} has a cell without volume; write the "
+            f"{rows_text(frames[flat], len(cells), 'frame')}: cell without volume; write the "
             "cell, or `nopbc` for molecules"
         )
     wrong = left_handed(cells)
     if wrong.any():
         return (
-            f"{rows_text(frames[wrong], len(cells), 'frame')} has a left-handed cell (negative "
+            f"{rows_text(frames[wrong], len(cells), 'frame')}: left-handed cell (negative "
             "determinant), for which deepmd-kit 3.2 makes too few periodic images or none, without "
             "a word. The negative of a cell is the same lattice, right-handed: replace these cells "
             "by -cell (deepmd_mft.structures.cells.right_handed does) and leave coordinates and "

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-from typing import TYPE_CHECKING, Any
+import os
+from pathlib import Path
+from typing import Any
 
 from deepmd_mft.inputs.gate import check_command
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def run_gate(config: dict[str, Any], folder: Path, **options: Any) -> None:
@@ -17,4 +16,9 @@ def run_gate(config: dict[str, Any], folder: Path, **options: Any) -> None:
     path = folder / "gate.json"
     path.write_text(json.dumps(config))
     given = {"finetune": None, "init_model": None, "restart": None, "skip_neighbor_stat": False}
-    check_command(argparse.Namespace(command="train", INPUT=str(path), **{**given, **options}))
+    before = Path.cwd()
+    os.chdir(folder)  # where the start is recorded
+    try:
+        check_command(argparse.Namespace(command="train", INPUT=str(path), **{**given, **options}))
+    finally:
+        os.chdir(before)

@@ -1,6 +1,5 @@
 """Bad input gets one clear message before the first step."""
 
-import argparse
 import json
 from pathlib import Path
 
@@ -9,7 +8,6 @@ import pytest
 import torch
 
 from deepmd_mft.errors import UserError
-from deepmd_mft.inputs.gate import check_command
 from tests.helpers.dp import mft_input, single_input
 from tests.helpers.gate import run_gate
 
@@ -23,18 +21,7 @@ def check(tmp_path, copied_data):
         for name in ("train", "valid", "aux_valid"):
             source = Path(__file__).parents[2] / "examples" / "qm9_gap" / "data"
             text = text.replace(str(source / name), str(copied_data / name))
-        path = tmp_path / "input.json"
-        path.write_text(text)
-        check_command(
-            argparse.Namespace(
-                command="train",
-                INPUT=str(path),
-                finetune=finetune,
-                init_model=None,
-                restart=None,
-                skip_neighbor_stat=False,
-            )
-        )
+        run_gate(json.loads(text), tmp_path, finetune=finetune)
 
     return run
 

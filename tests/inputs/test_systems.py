@@ -51,8 +51,8 @@ def test_left_handed_cells(tmp_path, wrong):
     ("box", "message"),
     [
         (None, "add an empty file `nopbc`"),
-        (np.zeros((N, 9)), "has a cell without volume"),
-        (np.full((N, 9), np.nan), "has a cell without volume"),
+        (np.zeros((N, 9)), "cell without volume"),
+        (np.full((N, 9), np.nan), "cell without volume"),
         (np.ones((N - 1, 9)), "4 frames .* need 4 x 9 numbers"),
     ],
 )
@@ -146,3 +146,15 @@ def test_sets_of_one_system(tmp_path):
     np.save(second / "gap.npy", GAP)
     with pytest.raises(UserError, match=r"set\.001/gap\.npy has 4 rows, but the set has 2 frames"):
         run_gate(property_input(system), tmp_path)
+
+
+def test_what_is_printed_about_a_broken_input(tmp_path, capsys):
+    """Without --json, too: facts that cannot be known are left out."""
+    bad = crystal(tmp_path / "bad", CELL[[1, 0, 2]])
+    path = tmp_path / "input.json"
+    path.write_text(json.dumps(property_input(bad)))
+    assert main(["check", str(path)]) == 1
+    printed = capsys.readouterr().out
+    assert "model: 4 training structures of C, H" in printed
+    assert "error: " in printed
+    assert "do not start the training" in printed

@@ -145,7 +145,7 @@ def test_check_counts_what_is_missing(tmp_path, capsys, layout, missing, mask):
 
 
 @pytest.mark.parametrize(("layout", "missing", "mask"), marked({}, masks=[False, True]))
-def test_the_gate_of_a_training(tmp_path, layout, missing, mask):
+def test_the_gate_of_a_training(tmp_path, monkeypatch, layout, missing, mask):
     path = training_input(tmp_path, layout, missing, mask=mask)
     command = argparse.Namespace(
         command="train",
@@ -155,6 +155,7 @@ def test_the_gate_of_a_training(tmp_path, layout, missing, mask):
         restart=None,
         skip_neighbor_stat=True,
     )
+    monkeypatch.chdir(tmp_path)  # where a start is recorded
     if missing == "none" or (mask and missing != "all"):
         check_command(command)
         return
