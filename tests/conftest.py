@@ -13,6 +13,12 @@ from tests.helpers.dp import DATA, ROOT, Dp, mft_input, pretrain_input
 SHARED = Path(os.environ.get("DEEPMD_MFT_SHARED", ROOT.parent / "shared")) / "data"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keep what is remembered between trainings out of the home folder."""
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture
 def dp(tmp_path: Path) -> Dp:
     return Dp(tmp_path)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import threading
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from deepmd_mft.structures.cells import right_handed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 
 class NeighbourLists:
@@ -57,6 +60,48 @@ class NeighbourLists:
     def choose(self, number: int) -> None:
         """Say which batch this thread sees next."""
         self._batch.number = number
+
+
+def remember_neighbour_statistics(
+    remember: Callable[[list[str], tuple[Any, ...], Callable[[], dict[str, Any]]], dict[str, Any]],
+) -> None:
+    """Let deepmd-kit ask for neighbour statistics of training data that it has seen before.
+
+    Before a training deepmd-kit counts the neighbours of every frame, once for each cutoff of each
+    branch.
+
+    Parameters
+    ----------
+    remember : callable
+        Takes the folders of systems, what else the result depends on, and a function that computes
+        it as arrays; returns the arrays.
+    """
+    update_sel: Any = importlib.import_module("deepmd.utils.update_sel")
+    deepmd_get = update_sel.BaseUpdateSel.get_nbor_stat
+    if hasattr(deepmd_get, "__wrapped__"):
+        return
+
+    @functools.wraps(deepmd_get)
+    def get(
+        self: Any, train_data: Any, type_map: Any, rcut: float, mixed_type: bool = False
+    ) -> tuple[float, Any]:
+        systems = getattr(train_data, "system_dirs", None)
+        if systems is None:  # an LMDB
+            return tuple(deepmd_get(self, train_data, type_map, rcut, mixed_type))
+        computed = False
+
+        def compute() -> dict[str, Any]:
+            nonlocal computed
+            computed = True
+            distance, size = deepmd_get(self, train_data, type_map, rcut, mixed_type)
+            return {"distance": np.asarray(distance), "size": np.asarray(size)}
+
+        found = remember(list(map(str, systems)), (type_map, rcut, mixed_type), compute)
+        if not computed:
+            train_data.get_batch()  # as deepmd-kit does first: random numbers go on the same
+        return float(found["distance"]), found["size"]
+
+    update_sel.BaseUpdateSel.get_nbor_stat = get
 
 
 def count_neighbours(coord: Any, cell: Any, rcut: float) -> Any:

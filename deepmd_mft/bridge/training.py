@@ -73,6 +73,15 @@ class StatisticsSample(list):
         self.loaders = loaders
         self.min_pair_dist = min_pair_dist
 
+    @property
+    def systems(self) -> list[str] | None:
+        """The folders of the data; None for an LMDB, or where a modifier changes what is read."""
+        datasets = [loader.dataset for loader in self.loaders]
+        if any(getattr(one, "modifier", None) is not None for one in datasets):
+            return None
+        found = [getattr(one, "system", None) for one in datasets]
+        return None if None in found else list(map(str, found))
+
     def batches(self) -> Iterator[dict[str, Any]]:
         """Yield every frame once, system after system, in batches of tensors on the CPU."""
         nframes = sum(len(loader.dataset) for loader in self.loaders)

@@ -17,10 +17,12 @@ from deepmd.common import j_loader
 
 from deepmd_mft.bridge.elements import sort_elements_by_table
 from deepmd_mft.bridge.inputs import take_pretrained_model
+from deepmd_mft.bridge.neighbours import remember_neighbour_statistics
 from deepmd_mft.bridge.reading import read_frames_without_threads
 from deepmd_mft.checkpoints.file import read_model_params
 from deepmd_mft.checkpoints.start import record_start
 from deepmd_mft.errors import UserError
+from deepmd_mft.files.cache import content_key, remembered
 from deepmd_mft.inputs.branches import Branch, normalised, read_branches
 from deepmd_mft.inputs.checkpoint import check_checkpoint, checkpoint_path
 from deepmd_mft.inputs.data import check_data
@@ -31,6 +33,7 @@ from deepmd_mft.inputs.schedule import Schedule, check_schedule
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Callable
 
     import numpy as np
 
@@ -72,6 +75,16 @@ def _speed_up() -> None:
     from deepmd_mft.bridge.training import change_models  # noqa: PLC0415
 
     change_models(speed_up_models)
+    remember_neighbour_statistics(_remember)
+
+
+def _remember(
+    systems: list[str],
+    options: tuple[Any, ...],
+    compute: Callable[[], dict[str, Any]],
+) -> dict[str, Any]:
+    arrays = ("coord", "box", "real_atom_types")
+    return remembered("neighbour_statistics", content_key(systems, arrays, *options), compute)
 
 
 CHECKPOINTS = ("finetune", "init_model", "restart")

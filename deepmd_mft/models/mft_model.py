@@ -22,6 +22,7 @@ from deepmd_mft.bridge.models import build_descriptor
 from deepmd_mft.bridge.reading import label_or_nan
 from deepmd_mft.bridge.training import all_batches
 from deepmd_mft.errors import UserError
+from deepmd_mft.files.cache import content_key, remembered
 from deepmd_mft.models.statistics import OutputStatistics, StatisticsData
 
 log = logging.getLogger(f"deepmd.{__name__}")  # below deepmd's logger, to share its handlers
@@ -56,13 +57,14 @@ class MFTAtomicModel(DPPropertyAtomicModel):
         sample_merged : list of dict, or callable returning it
             One dict of tensors for each data system, as deepmd-kit samples them.
         stat_file_path : DPPath, optional
-            Not used: reading the labels again is quicker than asking whether a cache is stale.
+            Not used: what is read from the labels is kept by the content of the data
+            (:mod:`deepmd_mft.files.cache`).
         bias_adjust_mode : str
             Only ``set-by-statistic``; the other mode needs the model: :class:`MFTModel`.
         """
         del stat_file_path, bias_adjust_mode
         sample = sample_merged() if callable(sample_merged) else sample_merged
-        data = self.collect(all_batches(sample))
+        data = self._collect_or_remember(sample)
         for number, name in enumerate(self.fitting_net.property_names):
             statistics = self.fitting_net.fit_statistics(
                 number, data.values[number], data.counts, data.weights
@@ -71,6 +73,26 @@ class MFTAtomicModel(DPPropertyAtomicModel):
             self.out_bias[number, :, :dim] = torch.as_tensor(statistics.bias)
             self.out_std[number, :, :dim] = torch.as_tensor(statistics.scale)
             self._report(name, statistics, data.values[number])
+
+    def _collect_or_remember(self, sample: list[dict]) -> StatisticsData:
+        """Collect from all frames, or take what an earlier run collected from the same data."""
+        names = self.fitting_net.property_names
+        key = None
+        systems = getattr(sample, "systems", None)
+        if systems:
+            arrays = ["coord", "box", "real_atom_types", *names]
+            head = [type(self).__qualname__, names, self.fitting_net.label_dims, self.type_map]
+            frames = [self.atom_exclude_types, getattr(sample, "min_pair_dist", 0.0)]
+            key = content_key(systems, arrays, head, frames)
+
+        def compute() -> dict[str, np.ndarray]:
+            data = self.collect(all_batches(sample))
+            values = {f"value_{number}": value for number, value in enumerate(data.values)}
+            return {**values, "counts": data.counts, "weights": data.weights}
+
+        found = remembered("label_statistics", key, compute)
+        values = [found[f"value_{number}"] for number in range(len(names))]
+        return StatisticsData(values, found["counts"], found["weights"])
 
     def collect(
         self,
