@@ -110,9 +110,11 @@ def by_count(frames: list[Frame]) -> dict[str, list[Frame]]:
 
 def by_formula(frames: list[Frame]) -> dict[str, list[Frame]]:
     """Divide by list of elements."""
+    kinds = {tuple(frame.numbers): f"{len(frame.numbers)}atoms" for frame in frames}
+    names = {kind: f"{name}-{number}" for number, (kind, name) in enumerate(kinds.items())}
     parts: dict[str, list[Frame]] = {}
     for frame in frames:
-        parts.setdefault("".join(map(_symbol, frame.numbers)), []).append(frame)
+        parts.setdefault(names[tuple(frame.numbers)], []).append(frame)
     return parts
 
 
@@ -257,11 +259,13 @@ def _read_lmdb(folder: Path, label: str) -> list[Frame]:
 
 
 def assert_same(found: list[Frame], expected: list[Frame], atol: float = 0.0) -> None:
-    """Compare frame by frame, after both are sorted by their coordinates."""
+    """Compare frame by frame, after both are sorted by coordinates, cell and label."""
     assert len(found) == len(expected)
 
     def key(frame: Frame) -> tuple[float, ...]:
-        return tuple(np.round(frame.coords.reshape(-1)[:4], 4).tolist())
+        box = np.zeros(9) if frame.box is None else frame.box.reshape(-1)
+        numbers = [*frame.coords.reshape(-1)[:4], *box, frame.gap]
+        return tuple(np.round(np.nan_to_num(numbers, nan=-1.0), 4).tolist())
 
     for one, other in zip(sorted(found, key=key), sorted(expected, key=key), strict=True):
         assert list(one.numbers) == list(other.numbers)
