@@ -11,11 +11,10 @@ from deepmd_mft.data.frames import Frames, Skipped
 from deepmd_mft.errors import UserError
 from deepmd_mft.structures.cells import left_handed, right_handed
 from deepmd_mft.structures.elements import ELEMENTS
+from deepmd_mft.structures.overlaps import MIN_DISTANCE, overlapping
 
-__all__ = ["MIN_DISTANCE", "RCUT", "Checked", "check_frames"]
+__all__ = ["RCUT", "Checked", "check_frames"]
 
-#: Two atoms closer than this (in Angstrom) lie on top of each other; H2 has 0.74.
-MIN_DISTANCE = 0.3
 #: A cell of less volume per atom (in cubic Angstrom) is no cell; diamond has 5.7.
 MIN_VOLUME = 0.1
 #: Cutoff of DPA-3's published models, in Angstrom.
@@ -23,8 +22,6 @@ RCUT = 6.0
 
 # A site of this occupancy is full: a CIF may say 0.9999.
 _FULL = 1.0 - 1e-3
-# Atom pairs looked at in one go, so that a batch needs some tens of megabytes.
-_PAIRS = 1_000_000
 _NEVER_MISSING = {"energy", "force", "virial"}
 
 
@@ -135,7 +132,7 @@ def _reasons(frames: Frames, *, allow_nan: bool, rcut: float) -> dict[int, str]:
     if sound.any():
         close = np.zeros(len(frames), dtype=bool)
         cells = None if frames.cells is None else frames.cells[sound]
-        close[sound] = _overlapping(frames.coords[sound], cells)
+        close[sound] = overlapping(frames.coords[sound], cells)
         blame(close, f"two atoms are closer than {MIN_DISTANCE} A")
     return reasons
 
@@ -177,39 +174,3 @@ def _vacuum(frames: Frames) -> np.ndarray:
         taken = np.ptp(np.einsum("fix,fx->fi", coords, normal), axis=1)
         vacuum = np.minimum(vacuum, height - taken)
     return vacuum
-
-
-def _overlapping(coords: np.ndarray, cells: np.ndarray | None) -> np.ndarray:
-    """Whether two atoms coincide, shape ``nf``.
-
-    The nearest periodic image is taken in fractional coordinates, which is exact for the
-    tiny distances that are asked about here. Atoms are taken in blocks of rows of the
-    distance matrix, so that the memory is bounded for large structures too.
-    """
-    nf, nloc, _ = coords.shape
-    found = np.zeros(nf, dtype=bool)
-    step, rows = max(1, _PAIRS // nloc**2), max(1, _PAIRS // nloc)
-    for start in range(0, nf, step):
-        part = slice(start, start + step)
-        for first in range(0, nloc, rows):
-            square = _squares(coords[part], None if cells is None else cells[part], first, rows)
-            here = np.arange(square.shape[1])
-            square[:, here, first + here] = np.inf
-            found[part] |= square.reshape(len(square), -1).min(axis=1) < MIN_DISTANCE**2
-    return found
-
-
-def _squares(coords: np.ndarray, cells: np.ndarray | None, first: int, rows: int) -> np.ndarray:
-    """Squared distances from ``rows`` atoms to all, shape ``nf x rows x nloc``."""
-    if cells is None:
-        # |a - b|^2 as one matrix product; about the centre it loses no digits.
-        centred = coords - coords.mean(axis=1, keepdims=True)
-        norms = np.einsum("fix,fix->fi", centred, centred)
-        block = slice(first, first + rows)
-        square = norms[:, block, None] + norms[:, None, :]
-        return np.asarray(square - 2.0 * centred[:, block] @ centred.transpose(0, 2, 1))
-    fractions = coords @ np.linalg.inv(cells)
-    between = fractions[:, first : first + rows, None] - fractions[:, None]
-    between -= np.round(between)
-    vectors = between @ cells[:, None]
-    return np.asarray(np.einsum("fijx,fijx->fij", vectors, vectors))

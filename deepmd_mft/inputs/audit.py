@@ -16,7 +16,12 @@ from deepmd_mft.inputs.findings import Findings
 from deepmd_mft.inputs.gate import check_all
 from deepmd_mft.inputs.leakage import find_leakage
 from deepmd_mft.inputs.systems import list_systems
-from deepmd_mft.inputs.values import check_elements_seen, check_values, elements_of
+from deepmd_mft.inputs.values import (
+    check_distances,
+    check_elements_seen,
+    check_values,
+    elements_of,
+)
 from deepmd_mft.structures.structure_set import StructureSet
 
 if TYPE_CHECKING:
@@ -67,6 +72,7 @@ def check_input(
     sets = _read_sets(branches, findings)
     for branch in branches:
         check_elements_seen(branch, sets, list(tests), findings)
+        check_distances(branch, sets, findings)
         check_values(branch, sets, findings)
         if checkpoint is not None and checkpoint.is_file():
             parts = [sets[key] for key in sets if key[0] == branch.name]

@@ -10,6 +10,7 @@ from deepmd_mft.errors import UserError
 from deepmd_mft.inputs.data import SECTIONS
 from deepmd_mft.inputs.labels import weighed_labels
 from deepmd_mft.structures.elements import ELEMENTS
+from deepmd_mft.structures.overlaps import MIN_DISTANCE, overlapping
 
 if TYPE_CHECKING:
     from deepmd_mft.inputs.branches import Branch
@@ -50,6 +51,29 @@ def check_elements_seen(
             f"{len(other)} structures), which its training data never show. With bias: element "
             "they get the value of an average element; bias: mean or none does not depend on it"
         )
+
+
+def check_distances(branch: Branch, sets: Sets, findings: Findings) -> None:
+    """List structures of training and validation data that have two atoms in one place."""
+    for section in SECTIONS:
+        structures = sets.get((branch.name, section))
+        if structures is None:
+            continue
+        alike: dict[tuple[int, bool], list[int]] = {}
+        for row, one in enumerate(structures.structures):
+            alike.setdefault((len(one.numbers), one.cell is None), []).append(row)
+        bad: list[int] = []
+        for (_, molecule), rows in alike.items():
+            some = [structures.structures[row] for row in rows]
+            cells = None if molecule else np.array([one.cell for one in some])
+            close = overlapping(np.array([one.positions for one in some]), cells)
+            bad += [row for row, found in zip(rows, close, strict=True) if found]
+        if bad:
+            findings.errors.append(
+                f"{branch.where}: {len(bad)} of {len(structures)} structures of "
+                f"{structures.name} have two atoms closer than {MIN_DISTANCE} A (first: "
+                f"{structures.ids[min(bad)]}); the loss becomes NaN there. Remove or mend them"
+            )
 
 
 def check_values(branch: Branch, sets: Sets, findings: Findings) -> None:
