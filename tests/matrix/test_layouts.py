@@ -51,36 +51,7 @@ def sets():
             yield layout, missing
 
 
-def marked(pending, *missing, masks=(None,)):
-    """The combinations as test parameters, those that are not mended yet marked.
-
-    Parameters
-    ----------
-    pending : dict
-        Fault by layout, or by layout and what is missing.
-    missing : str
-        Only these kinds of missing labels; all by default.
-    masks : sequence of bool
-        Values of a third parameter: whether the loss masks what is missing.
-    """
-    for combination in sets():
-        if missing and combination[1] not in missing:
-            continue
-        for mask in masks:
-            keys = (combination[0], combination, (*combination, mask))
-            reason = next((pending[key] for key in keys if key in pending), None)
-            marks = [pytest.mark.xfail(reason=reason, strict=True)] if reason else []
-            more = () if mask is None else (mask,)
-            yield pytest.param(*combination, *more, marks=marks)
-
-
-PENDING_SPLIT: dict = {}
-PENDING_TARGET: dict = {}
-PENDING_CHECK: dict = {}
-PENDING_EVALUATE: dict = {}
-
-
-@pytest.mark.parametrize(("layout", "missing"), marked(PENDING_SPLIT))
+@pytest.mark.parametrize(("layout", "missing"), sets())
 def test_split_keeps_every_number(tmp_path, layout, missing):
     """All frames are in one part each, with their own labels, NaN where there was none."""
     frames = frames_with(missing, layout)
@@ -92,9 +63,7 @@ def test_split_keeps_every_number(tmp_path, layout, missing):
     assert_same([frame for part in parts.values() for frame in part], frames, atol=2e-7)
 
 
-@pytest.mark.parametrize(
-    ("layout", "missing"), marked(PENDING_TARGET, "entry", "set", "system", "all")
-)
+@pytest.mark.parametrize(("layout", "missing"), [one for one in sets() if one[1] != "none"])
 def test_a_target_that_is_missing_is_refused(tmp_path, capsys, layout, missing):
     frames = frames_with(missing, layout)
     data = write_set(tmp_path / "set", layout, frames)
@@ -128,7 +97,8 @@ def _moved(frame):
     return frame
 
 
-@pytest.mark.parametrize(("layout", "missing", "mask"), marked(PENDING_CHECK, masks=[False, True]))
+@pytest.mark.parametrize("mask", [False, True])
+@pytest.mark.parametrize(("layout", "missing"), sets())
 def test_check_counts_what_is_missing(tmp_path, capsys, layout, missing, mask):
     path = training_input(tmp_path, layout, missing, mask=mask)
     status = main(["check", str(path), "--json"])
@@ -180,7 +150,7 @@ def evaluated(mft_run, data, out):
     return sorted((float(row["prediction"]), row["label"]) for row in rows)
 
 
-@pytest.mark.parametrize(("layout", "missing"), marked(PENDING_EVALUATE))
+@pytest.mark.parametrize(("layout", "missing"), sets())
 def test_evaluate_predicts_the_same(tmp_path, mft_run, predicted, layout, missing):
     frames = frames_with(missing, layout)
     data = write_set(tmp_path / "set", layout, frames)

@@ -56,7 +56,6 @@ CASES = {
     "not a SMILES": Case("C1CC", [], said="parse"),
     "empty": Case("", [], said="parse"),
 }
-PENDING: dict[str, str] = {}
 
 
 def write_table(path, smiles):
@@ -68,15 +67,7 @@ def write_table(path, smiles):
 
 
 @pytest.mark.parametrize("out", ["set", "set.lmdb"])
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=pytest.mark.xfail(reason=PENDING[name], strict=True))
-        if name in PENDING
-        else name
-        for name in CASES
-    ],
-)
+@pytest.mark.parametrize("name", CASES)
 def test_molecules(tmp_path, capsys, name, out):
     case = CASES[name]
     source = write_table(tmp_path / "table.csv", [case.smiles, "C"])

@@ -112,8 +112,6 @@ CASES = {
         info={"occupancy": {"0": {"Na": 1.0}, "1": {"Cl": 1.0}}},
     ),
 }
-#: Not mended yet: remove the mark when the reader is.
-PENDING: dict[str, str] = {}
 
 
 def structures(case: Case) -> list[ase.Atoms]:
@@ -162,12 +160,11 @@ def expected(case: Case) -> list[Frame]:
 
 def combinations():
     for name, case in CASES.items():
-        mark = [pytest.mark.xfail(reason=PENDING[name], strict=True)] if name in PENDING else []
         for container in ("extxyz", "db", "table"):
             if container == "db" and case.info:
                 continue  # an ASE database has no place for occupancies
             for out in ("set", "set.lmdb"):
-                yield pytest.param(name, container, out, marks=mark)
+                yield name, container, out
 
 
 @pytest.mark.parametrize(("name", "container", "out"), combinations())
