@@ -114,7 +114,8 @@ def test_check_counts_what_is_missing(tmp_path, capsys, layout, missing, mask):
         assert status == 1
 
 
-@pytest.mark.parametrize(("layout", "missing", "mask"), marked({}, masks=[False, True]))
+@pytest.mark.parametrize("mask", [False, True])
+@pytest.mark.parametrize(("layout", "missing"), sets())
 def test_the_gate_of_a_training(tmp_path, monkeypatch, layout, missing, mask):
     path = training_input(tmp_path, layout, missing, mask=mask)
     command = argparse.Namespace(
