@@ -30,8 +30,6 @@ __all__ = ["duplicate_groups", "group_numbers", "joined_groups", "structure_grou
 TOLERANCE = 0.01
 # Entries of the fingerprint by which candidates are found.
 _CANDIDATE_ENTRIES = 8
-# Pairs that are compared in one go.
-_PAIRS = 20_000
 
 
 def duplicate_groups(
@@ -183,8 +181,8 @@ class _Prints:
 def _clusters(points: np.ndarray) -> np.ndarray:
     """Return the clusters of points that agree in every entry, to the tolerance.
 
-    Points near each other are first gathered about one of them, so that many equal ones are not
-    compared pair by pair; the radius of what was gathered is added to the tolerance.
+    A cluster grows from its first point. What is taken is not looked at again, so that many equal
+    points cost no more than many different ones.
 
     Parameters
     ----------
@@ -194,29 +192,26 @@ def _clusters(points: np.ndarray) -> np.ndarray:
     Returns
     -------
     np.ndarray of int
-        Shape ``npoints``.
+        The first point of each point's cluster; shape ``npoints``.
     """
     varied = np.argsort(points.var(axis=0))[-_CANDIDATE_ENTRIES:]  # a tree of all is no faster
-    tree = cKDTree(points[:, varied])
-    centre = np.full(len(points), -1)
-    radius = np.zeros(len(points))
-    for i in range(len(points)):
-        if centre[i] >= 0:
+    short = points[:, varied]
+    cluster = np.full(len(points), -1)
+    index, tree, wasted = np.arange(len(points)), cKDTree(short), 0
+    for first in range(len(points)):
+        if cluster[first] >= 0:
             continue
-        near = np.array(tree.query_ball_point(points[i, varied], TOLERANCE / 4, p=np.inf))
-        near = near[centre[near] < 0]
-        gap = np.abs(points[near] - points[i]).max(axis=1)
-        centre[near[gap <= TOLERANCE / 4]] = i
-        radius[i] = gap[gap <= TOLERANCE / 4].max()
-    own = np.unique(centre)
-    reach = TOLERANCE + 2 * radius.max()
-    pairs = cKDTree(points[np.ix_(own, varied)]).query_pairs(reach, np.inf, output_type="ndarray")
-    kept = [np.empty((0, 2), dtype=np.int64)]
-    for start in range(0, len(pairs), _PAIRS):
-        a, b = own[pairs[start : start + _PAIRS]].T
-        gap = np.abs(points[a] - points[b]).max(axis=1)
-        equal = gap <= TOLERANCE + radius[a] + radius[b]
-        kept.append(np.stack([a[equal], b[equal]], axis=1))
-    edges = np.concatenate([*kept, np.stack([np.arange(len(points)), centre], axis=1)])
-    graph = coo_array((np.ones(len(edges), dtype=bool), edges.T), shape=(len(points),) * 2)
-    return np.asarray(connected_components(graph, directed=False)[1])
+        cluster[first] = first
+        grown = [first]
+        while grown and len(index):
+            point = grown.pop()
+            near = index[tree.query_ball_point(short[point], 1.001 * TOLERANCE, p=np.inf)]
+            free = near[cluster[near] < 0]
+            wasted += len(near) - len(free)
+            free = free[np.abs(points[free] - points[point]).max(axis=1, initial=0.0) <= TOLERANCE]
+            cluster[free] = first
+            grown += free.tolist()
+            if wasted > len(index):  # most of the tree is taken: a new one pays
+                index, wasted = np.flatnonzero(cluster < 0), 0
+                tree = cKDTree(short[index]) if len(index) else tree
+    return cluster
