@@ -6,7 +6,6 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 import numpy as np
-from dpdata.periodic_table import ELEMENTS
 
 from deepmd_mft.errors import UserError
 
@@ -15,6 +14,17 @@ if TYPE_CHECKING:
 
 __all__ = ["ELEMENTS", "atomic_number", "formula", "numbers_of_types", "symbol"]
 
+# By atomic number. Not dpdata's list, because it takes long to import and every training needs it.
+_SYMBOLS = """
+H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar
+K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge As Se Br Kr
+Rb Sr Y Zr Nb Mo Tc Ru Rh Pd Ag Cd In Sn Sb Te I Xe
+Cs Ba La Ce Pr Nd Pm Sm Eu Gd Tb Dy Ho Er Tm Yb Lu
+Hf Ta W Re Os Ir Pt Au Hg Tl Pb Bi Po At Rn
+Fr Ra Ac Th Pa U Np Pu Am Cm Bk Cf Es Fm Md No Lr
+Rf Db Sg Bh Hs Mt Ds Rg Cn Nh Fl Mc Lv Ts Og
+"""
+ELEMENTS = _SYMBOLS.split()
 _NUMBERS = {symbol: z for z, symbol in enumerate(ELEMENTS, start=1)}
 
 

@@ -89,7 +89,7 @@ def test_what_is_left_out_is_said(pretrained, tmp_path, capsys):
     ("options", "words"),
     [
         (["-m", "pre={pre}:gap"], "no branch 'gap'; it has GFN2"),
-        (["-m", "{pre}"], "NAME=FILE"),
+        (["-m", "pre={pre}.none"], "does not exist"),
         (["-m", "pre={pre}", "-m", "pre={pre}"], "used once"),
         (["-m", "pre={pre}", "-m", "wide={wide}"], "12 and 16 columns"),
         (["-m", "pre={pre}", "--clusters-on", "train"], "no such set (there: id, ood)"),

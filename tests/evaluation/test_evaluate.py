@@ -252,11 +252,9 @@ def test_the_only_branch_of_a_pretrained_checkpoint(pretrained, tmp_path):
 def test_names_that_look_like_numbers(mft_run, tmp_path):
     """A set called 29 and ids like 001 or NA come back as they were."""
     atoms = [
-        ase.Atoms(z, x, info={"gap": 0.2, "name": name})
-        for z, x, name in zip(
-            *[getattr(StructureSet("v", [DATA / "valid"]), n)[:3] for n in ("numbers", "coords")],
-            ("001", "NA", "1e5"),
-            strict=True,
+        ase.Atoms(one.numbers, one.positions, info={"gap": 0.2, "name": name})
+        for one, name in zip(
+            StructureSet("v", [DATA / "valid"]).structures[:3], ("001", "NA", "1e5"), strict=True
         )
     ]
     ase.io.write(tmp_path / "three.xyz", atoms)

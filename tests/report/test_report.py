@@ -86,7 +86,7 @@ def test_baselines_are_those_of_numpy(runs):
     expected = np.sqrt(np.mean((label - known.mean()) ** 2))
     assert table.loc["mean", "rmse"] == pytest.approx(expected)
     fractions = [
-        np.array([[np.mean(z == one) for one in (1, 6, 7, 8, 9)] for z in part.numbers])
+        np.array([[np.mean(s.numbers == z) for z in (1, 6, 7, 8, 9)] for s in part])
         for part in (train, test)
     ]
     weights = np.linalg.lstsq(fractions[0], known, rcond=None)[0]
