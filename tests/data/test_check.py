@@ -17,25 +17,14 @@ from deepmd.pt.utils.nlist import extend_input_and_build_neighbor_list
 
 from deepmd_mft.cli import main
 from deepmd_mft.structures.structure_set import StructureSet
+from tests.helpers.conversion import CIF, FULL, convert, salt
 from tests.helpers.layouts import ase_row, matbench_structure, write_aselmdb, write_matbench
-
-
-def convert(source, out, *options: str) -> dict:
-    """Convert through the command line; return the summary."""
-    assert main(["convert", str(source), str(out), *map(str, options)]) == 0
-    return json.loads((out / "dataset.json").read_text())["summary"]
 
 
 def skipped(source, out, capsys, *options: str) -> str:
     """Convert what must be left out altogether; return the message."""
     assert main(["convert", str(source), str(out), *map(str, options)]) == 1
     return capsys.readouterr().err
-
-
-def salt(**kwargs) -> ase.Atoms:
-    """Rock salt, primitive cell."""
-    cell = 2.82 * (1 - np.eye(3))
-    return ase.Atoms("NaCl", [[0, 0, 0], [2.82] * 3], cell=cell, pbc=True, **kwargs)
 
 
 def mirrored_row() -> dict:
@@ -107,24 +96,6 @@ def test_virial_and_coordinates_of_a_left_handed_cell(tmp_path):
     np.testing.assert_array_equal(coords, atoms.positions)
 
 
-CIF = """data_{name}
-_cell_length_a 5.6
-_cell_length_b 5.6
-_cell_length_c 5.6
-_cell_angle_alpha 90
-_cell_angle_beta 90
-_cell_angle_gamma 90
-_symmetry_space_group_name_H-M 'P 1'
-loop_
-_atom_site_label
-_atom_site_type_symbol
-_atom_site_fract_x
-_atom_site_fract_y
-_atom_site_fract_z
-_atom_site_occupancy
-{sites}
-"""
-FULL = "Na1 Na 0 0 0 1.0\nCl1 Cl 0.5 0.5 0.5 {}"
 MIXED = "Na1 Na 0 0 0 0.5\nK1 K 0 0 0 0.5\nCl1 Cl 0.5 0.5 0.5 1"
 
 

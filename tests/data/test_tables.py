@@ -14,7 +14,7 @@ import pytest
 
 from deepmd_mft.cli import main
 from deepmd_mft.structures.structure_set import StructureSet
-from tests.data.test_check import CIF, FULL, convert, salt
+from tests.helpers.conversion import CIF, FULL, convert, salt
 
 GAP = ("--property", "gap=gap:eV")
 
