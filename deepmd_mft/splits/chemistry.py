@@ -35,7 +35,9 @@ def scaffolds(smiles: Sequence[str]) -> list[str]:
     for row, one in enumerate(smiles):
         if one in found:
             continue
-        molecule = plain_molecule(one) if one else None
+        if not one:
+            raise UserError(f"scaffold: row {row} has no SMILES; convert with --smiles-column")
+        molecule = plain_molecule(one)
         if molecule is None:
             raise UserError(f"scaffold: {one!r} in row {row} is no SMILES that RDKit can read")
         found[one] = MurckoScaffold.MurckoScaffoldSmiles(mol=molecule)
@@ -109,7 +111,10 @@ def element_out(
         Seed of the draws.
     """
     symbols = [symbol.strip() for symbol in elements.split(",") if symbol.strip()]
-    out = [atomic_number(symbol) for symbol in symbols]
+    try:
+        out = [atomic_number(symbol) for symbol in symbols]
+    except UserError as error:
+        raise UserError(f"--elements {elements}: {error}") from None
     rows = np.flatnonzero([bool(np.isin(z, out).any()) for z in numbers])
     if not len(rows):
         raise UserError(f"--elements: no structure contains {' or '.join(symbols) or 'nothing'}")

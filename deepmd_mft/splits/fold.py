@@ -66,7 +66,8 @@ def amount(wanted: float, total: int, what: str) -> int:
     number = math.ceil(wanted * total) if wanted < 1 else int(wanted)
     if number and number >= total:
         hint = (
-            "the other parts leave too few (groups are drawn whole); make them smaller"
+            "it takes them all; give a smaller fraction, or make the other parts smaller (groups "
+            "are drawn whole)"
             if wanted < 1
             else "give a smaller number, or a fraction between 0 and 1"
         )

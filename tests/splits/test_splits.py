@@ -214,7 +214,21 @@ def test_cli_errors(tmp_path, capsys, data):
     assert "nothing is left to train on" in complaint(
         "element-out", str(data), out, "--elements", "C"
     )
+    assert "--elements na: 'na' is not a chemical element" in complaint(
+        "element-out", str(data), out, "--elements", "na"
+    )
+    assert "no structure contains nothing" in complaint(
+        "element-out", str(data), out, "--elements", ","
+    )
+    assert "--val = 0.99 does not fit" in complaint("random", str(data), out, "--val", "0.99")
     assert not (tmp_path / "split").exists()
+
+
+def test_scaffold_without_smiles(tmp_path, capsys):
+    pytest.importorskip("rdkit")
+    convert(source(*[crystal(5 + i / 10, f"c{i}-") for i in range(4)]), tmp_path / "set")
+    assert main(["split", "scaffold", str(tmp_path / "set"), str(tmp_path / "out")]) == 1
+    assert "row 0 has no SMILES" in capsys.readouterr().err
 
 
 def test_set_without_rows_table(tmp_path, data):
