@@ -163,15 +163,27 @@ def _embed_arguments(parser: argparse.ArgumentParser) -> None:
 def _embed(args: argparse.Namespace) -> None:
     from deepmd_mft.checkpoints.model_file import ModelFile  # noqa: PLC0415
     from deepmd_mft.files.names import path_component  # noqa: PLC0415
-    from deepmd_mft.files.staging import staged_file, staged_folder  # noqa: PLC0415
+    from deepmd_mft.files.staging import (  # noqa: PLC0415
+        check_file,
+        check_folder,
+        staged_file,
+        staged_folder,
+    )
     from deepmd_mft.representations.backbone import load_checkpoint  # noqa: PLC0415
     from deepmd_mft.representations.classes import Windows, find_edges  # noqa: PLC0415
-    from deepmd_mft.representations.output import write_embedding  # noqa: PLC0415
+    from deepmd_mft.representations.output import (  # noqa: PLC0415
+        write_embedding,
+        write_summary,
+    )
 
     model = ModelFile.parse(args.model)
     read = [model.path, *map(_path, args.set)]
     names = [path_component(text.partition("=")[0], "--set") for text in args.set]
     _distinct("--set", names)
+    if len(names) == 1:
+        check_file(args.out, read, overwrite=args.overwrite)
+    else:
+        check_folder(args.out, "analyze", read, overwrite=args.overwrite)
     sets = [_read(text, args) for text in args.set]
     backbone = load_checkpoint(model.name, model.path, model.branch)
     windows = Windows(tuple(args.middle), tuple(args.far))
@@ -188,6 +200,8 @@ def _embed(args: argparse.Namespace) -> None:
         with staged_folder(args.out, "analyze", read, overwrite=args.overwrite) as folder:
             for name, one in zip(names, sets, strict=True):
                 write(folder / f"{name}.npz", one)
+            records = {name: one.record for name, one in zip(names, sets, strict=True)}
+            write_summary(folder, {"models": {model.name: backbone.record}, "sets": records})
     print(f"written: {args.out}")
 
 

@@ -118,8 +118,9 @@ def _stoppable() -> Iterator[None]:
             os._exit(128 + number)  # a worker process has nothing to tidy up
         for one in signals:
             signal.signal(one, signal.SIG_IGN)  # once is enough, and tidying up must end
-        pools = sys.modules.get("multiprocessing")
-        for worker in pools.active_children() if pools else ():
+        # It may be half imported.
+        workers = getattr(sys.modules.get("multiprocessing"), "active_children", list)
+        for worker in workers():
             worker.terminate()  # else the pool waits for what it was given
         raise _Stopped(number)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from deepmd_mft.errors import UserError
 from deepmd_mft.files.disk import disk_errors
 from deepmd_mft.files.lock import locked, make_temporary, remove_dead, workspace
-from deepmd_mft.files.records import check_apart, check_replaceable
+from deepmd_mft.files.records import RECORDS, check_apart, check_replaceable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -106,6 +106,8 @@ def staged_folder(
         new = folder / "new"
         new.mkdir()
         yield new
+        if not (new / RECORDS[verb]).is_file():
+            raise RuntimeError(f"dp-mft {verb} wrote no {RECORDS[verb]}")  # a bug of ours
         _check_folder(out, verb, inputs, overwrite=overwrite)  # it may have come meanwhile
         try:
             if out.exists():

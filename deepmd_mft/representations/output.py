@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from deepmd_mft.representations.domains import Domains
     from deepmd_mft.structures.structure_set import StructureSet
 
-__all__ = ["write_collapse", "write_domains", "write_embedding"]
+__all__ = ["write_collapse", "write_domains", "write_embedding", "write_summary"]
 
 
-def _write_summary(folder: Path, record: dict[str, Any]) -> None:
+def write_summary(folder: Path, record: dict[str, Any]) -> None:
     """Write ``summary.json``: inputs, options and versions beside the results."""
     record = {**record, "versions": package_versions()}
     write_record(folder, "analyze", record, default=_plain)
@@ -74,7 +74,7 @@ def write_collapse(folder: Path, result: Collapse, record: dict[str, Any]) -> No
     if result.similarities:
         figures.draw_heatmaps(folder / "elements.png", result.similarities)
     (folder / "summary.md").write_text(_words(result))
-    _write_summary(folder, {**record, **tables, "notes": result.notes})
+    write_summary(folder, {**record, **tables, "notes": result.notes})
 
 
 def write_domains(folder: Path, result: Domains, record: dict[str, Any]) -> None:
@@ -85,7 +85,7 @@ def write_domains(folder: Path, result: Domains, record: dict[str, Any]) -> None
     _save_arrays(folder / "map.npz", {"sets": result.sets, **result.panels})
     figures.draw_map(folder / "map.png", result.panels, result.sets)
     (folder / "summary.md").write_text("\n".join(result.words) + "\n")
-    _write_summary(folder, {**record, **floors, "ranked": rows, "words": result.words})
+    write_summary(folder, {**record, **floors, "ranked": rows, "words": result.words})
 
 
 def write_embedding(

@@ -178,7 +178,10 @@ def test_embed_writes_every_set(pretrained, tmp_path, capsys):
         np.testing.assert_array_equal(
             np.load(tmp_path / "both" / f"{name}.npz", allow_pickle=False)["node"], alone["node"]
         )
-    capsys.readouterr()
+    assert main([*command, *both, "-o", str(tmp_path / "both"), "--overwrite"]) == 0
+    (tmp_path / "both" / "mine.npz").touch()
+    assert main([*command, *both, "-o", str(tmp_path / "both"), "--overwrite"]) == 1
+    assert "mine.npz" in capsys.readouterr().err
     twice = ["-s", f"a={DATA / 'id_test'}", "-s", f"a={DATA / 'ood_test'}"]
     assert main([*command, *twice, "-o", str(tmp_path / "twice")]) == 1
     assert "every name must be used once" in capsys.readouterr().err
