@@ -12,6 +12,7 @@ import numpy as np
 
 from deepmd_mft.errors import UserError
 from deepmd_mft.files.checksums import file_checksum
+from deepmd_mft.files.npy import save_array
 from deepmd_mft.names import RESERVED_NAMES
 from deepmd_mft.structures.arrays import as_frames, open_array, read_types, read_words
 from deepmd_mft.structures.rows import Rows
@@ -270,7 +271,7 @@ class NpyStore(Store):
             files = {p.stem for system, n, *_ in parts for p in system.sets[n].glob("*.npy")}
             for name in sorted(files):
                 values = _stack([_rows_of(name, *part) for part in parts])
-                np.save(target / f"{name}.npy", values[np.argsort(positions)])
+                save_array(target / f"{name}.npy", values[np.argsort(positions)])
             done.append(np.sort(positions))
         return np.concatenate(done)
 
