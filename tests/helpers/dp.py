@@ -37,7 +37,7 @@ DESCRIPTOR: dict[str, Any] = {
         "e_sel": 40,
         "a_rcut": 3.0,
         "a_rcut_smth": 2.0,
-        "a_sel": 20,
+        "a_sel": 30,
         "axis_neuron": 4,
         "update_style": "res_residual",
         "update_residual": 0.1,
