@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from deepmd_mft.errors import UserError
+from deepmd_mft.errors import UserError, missing_package
 from deepmd_mft.splits.fold import Fold, amount, carve, generator, members, whole
 from deepmd_mft.structures.duplicates import joined_groups
 from deepmd_mft.structures.elements import atomic_number
@@ -30,7 +30,7 @@ def scaffolds(smiles: Sequence[str]) -> list[str]:
     try:
         from rdkit.Chem.Scaffolds import MurckoScaffold  # noqa: PLC0415
     except ImportError as error:
-        raise UserError("scaffolds need RDKit: pip install rdkit") from error
+        raise missing_package("scaffolds need RDKit", "data") from error
     found: dict[str, str] = {}
     for row, one in enumerate(smiles):
         if one in found:
