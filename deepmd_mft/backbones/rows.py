@@ -105,12 +105,12 @@ class Rows:
         torch.Tensor
             nrow x dim.
         """
-        return bag(table.view(2 * len(table), -1), *self._pairs)
+        return bag(table.view(2 * len(table), table.shape[1] // 2), *self._pairs)
 
     def sum_both(self, values: torch.Tensor) -> torch.Tensor:
         """Return the transpose of :meth:`add_both`, nowner x (2 dim)."""
         index, offsets = self._both
-        return bag(values, index, offsets).view((len(offsets) - 1) // 2, -1)
+        return bag(values, index, offsets).view((len(offsets) - 1) // 2, 2 * values.shape[1])
 
     def sum_first(self, values: torch.Tensor, weight: torch.Tensor | None = None) -> torch.Tensor:
         """Sum rows, weighted or not, for each first owner, nfirst x dim."""
@@ -142,4 +142,4 @@ class Rows:
         """Return the transpose of :meth:`project` in the vectors, nrow x 3: their gradient."""
         # index_select copies row by row unless the table has two axes
         of_first = grad.reshape(len(grad), -1).index_select(0, self.first)
-        return of_first.view(len(table), 3, -1).mul_(table[:, None]).sum(-1)
+        return of_first.view(len(table), 3, table.shape[1]).mul_(table[:, None]).sum(-1)

@@ -2,10 +2,12 @@
 
 import copy
 import logging
+from dataclasses import dataclass
 
 import pytest
 import torch
 from deepmd.pt.model.descriptor.repflows import DescrptBlockRepflows
+from deepmd.pt.utils import env
 
 from deepmd_mft.backbones import switch
 from deepmd_mft.backbones.fast_dpa3 import FastRepflows
@@ -96,6 +98,26 @@ def test_excluded_types_protection_and_extended_mapping():
 @pytest.mark.parametrize("activation", ["tanh", "silut:3.0"])
 def test_a_property_needs_one_backward_pass(activation):
     assert_same_single_backward(Case(descriptor(activation), put_in_place))
+
+
+@dataclass
+class Pairs(Case):
+    """Two frames of two atoms, so far apart."""
+
+    distance: float = 0.0
+
+    def frames(self):
+        coord = torch.zeros(2, 2, 3, dtype=torch.float64)
+        coord[:, 1, 0] = torch.tensor([self.distance, self.distance + 0.1])
+        return coord.to(env.DEVICE), torch.tensor([[0, 1], [2, 2]]).to(env.DEVICE), None
+
+
+@pytest.mark.parametrize("distance", [1.1, 5.0, 50.0], ids=["angles", "edges", "nothing"])
+@pytest.mark.parametrize("activation", ["tanh", "silut:3.0"])
+def test_a_batch_with_few_neighbours_or_none(activation, distance):
+    case = Pairs(descriptor(activation), put_in_place, distance=distance)
+    assert_same_training(case)
+    assert_same_single_backward(case)
 
 
 def test_states_are_interchangeable():
