@@ -134,7 +134,7 @@ class _Records:
             if label.of_property:
                 self.values[label.name].append(found)
         box = np.asarray(record.get("box", 0.0), dtype=np.float64)
-        if box.size == 9 and box.any():
+        if box.size == 9:  # zeros too: deepmd-kit trains with them as a cell, and gets NaN
             self.cells.append(box.reshape(3, 3))
             self.periodic.append(self.total)
         self.total += 1

@@ -185,7 +185,7 @@ def cell_problem(cells: np.ndarray, frames: np.ndarray | None = None) -> str:
     if flat.any():
         return (
             f"{rows_text(frames[flat], len(cells), 'frame')}: cell without volume; write the "
-            "cell, or `nopbc` for molecules"
+            "cell, or for molecules the empty file `nopbc` (in an LMDB: no `cells`)"
         )
     wrong = left_handed(cells)
     if wrong.any():

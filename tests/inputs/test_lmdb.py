@@ -109,15 +109,23 @@ def test_left_handed_cells(tmp_path):
         run_gate(property_input(path), tmp_path)
 
 
-def test_cells_of_zeros_are_molecules(tmp_path):
-    path = write_lmdb(tmp_path / "a.lmdb", [record(gap=GAP, cells=np.zeros((3, 3)))])
-    config = property_input(path)
-    config["model"]["fitting_net"] = {"type": "mft_spatial_extent", "property_name": "gap"}
-    run_gate(config, tmp_path)
-    config = property_input(write_lmdb(tmp_path / "b.lmdb", [record(gap=GAP, cells=CELL)]))
-    config["model"]["fitting_net"] = {"type": "mft_spatial_extent", "property_name": "gap"}
-    with pytest.raises(UserError, match="has a periodic cell, but mft_spatial_extent"):
-        run_gate(config, tmp_path)
+def test_cells_of_zeros_are_no_cells(tmp_path):
+    """deepmd-kit 3.2 trains on them and gets NaN in the first step."""
+    records = [record(gap=GAP), record(gap=GAP, cells=np.zeros((3, 3)))]
+    path = write_lmdb(tmp_path / "a.lmdb", records)
+    with pytest.raises(UserError, match=r"\(frame 1.*cell without volume; .*no `cells`"):
+        run_gate(property_input(path), tmp_path)
+
+
+def test_cells_for_a_head_of_molecules(tmp_path):
+    for name, given in (("a", {}), ("b", {"cells": CELL})):
+        config = property_input(write_lmdb(tmp_path / f"{name}.lmdb", [record(gap=GAP, **given)]))
+        config["model"]["fitting_net"] = {"type": "mft_spatial_extent", "property_name": "gap"}
+        if not given:
+            run_gate(config, tmp_path)
+            continue
+        with pytest.raises(UserError, match="has a periodic cell, but mft_spatial_extent"):
+            run_gate(config, tmp_path)
 
 
 def test_elements_outside_the_type_map(tmp_path):
