@@ -28,6 +28,8 @@ from deepmd_mft.errors import UserError
 
 #: Setting this environment variable to 0 leaves deepmd-kit's own code in place.
 SWITCH = "DP_MFT_FAST"
+#: Entries of a batch's dense matrices of directions up to which they are made (64 MiB of float32).
+DENSE_UP_TO = 2**24
 
 
 def speed_up(descriptor: DescrptDPA3, *, equivariant: bool = True) -> None:
@@ -187,12 +189,14 @@ class _Graph:
     h2: torch.Tensor
     switch: torch.Tensor
     vectors: torch.Tensor
-    dense_vectors: torch.Tensor
+    dense_vectors: torch.Tensor | None
     edge_scale: torch.Tensor
     angle_scale: torch.Tensor
 
     def project_nodes(self, node: torch.Tensor) -> torch.Tensor:
         """Sum over each atom's neighbours: vector times node, natoms x 3 x n_dim."""
+        if self.dense_vectors is None:
+            return project(self.vectors, node.index_select(0, self.edges.second), self.edges)
         frames = node.view(len(self.dense_vectors), -1, node.shape[1])
         return torch.bmm(self.dense_vectors, frames).view(len(node), 3, -1)
 
@@ -321,12 +325,15 @@ def _moments(projected: torch.Tensor, axis_neuron: int) -> torch.Tensor:
     return torch.bmm(axis, projected).flatten(1)
 
 
-def _dense(vectors: torch.Tensor, edges: Rows, nframes: int, nloc: int) -> torch.Tensor:
+def _dense(vectors: torch.Tensor, edges: Rows, nframes: int, nloc: int) -> torch.Tensor | None:
     """Return the edges' vectors as a matrix for each frame, nframes x (3 nloc) x nloc.
 
-    Several edges between two atoms, to periodic images, act alike and are summed. For frames of up
-    to thousands of atoms a product with this matrix is quicker than a gather of nodes to edges.
+    Several edges between two atoms, to periodic images, act alike and are summed. A product with
+    this matrix is quicker than a gather of nodes to edges, as long as it is not much larger than
+    the edges: None for large frames.
     """
+    if 3 * nframes * nloc**2 > DENSE_UP_TO:
+        return None
     places = edges.first * nloc + edges.second % nloc
     dense = vectors.new_zeros(nframes * nloc * nloc, 3).index_add(0, places, vectors)
     dense = dense.view(nframes, nloc, nloc, 3).transpose(2, 3)

@@ -9,7 +9,7 @@ import torch
 from deepmd.pt.model.descriptor.repflows import DescrptBlockRepflows
 from deepmd.pt.utils import env
 
-from deepmd_mft.backbones import switch
+from deepmd_mft.backbones import fast_dpa3, switch
 from deepmd_mft.backbones.fast_dpa3 import FastRepflows
 from deepmd_mft.errors import UserError
 from tests.backbones.factory import (
@@ -98,6 +98,13 @@ def test_excluded_types_protection_and_extended_mapping():
 @pytest.mark.parametrize("activation", ["tanh", "silut:3.0"])
 def test_a_property_needs_one_backward_pass(activation):
     assert_same_single_backward(Case(descriptor(activation), put_in_place))
+
+
+@pytest.mark.parametrize("periodic", [False, True])
+def test_large_frames(periodic, monkeypatch):
+    """They do without the dense matrices of directions."""
+    monkeypatch.setattr(fast_dpa3, "DENSE_UP_TO", 0)
+    assert_same_training(Case(descriptor("tanh"), put_in_place, periodic))
 
 
 @dataclass
