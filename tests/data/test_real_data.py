@@ -186,4 +186,5 @@ def test_boom_10k_from_smiles(shared, tmp_path):
     data = StructureSet.open(tmp_path / "set")
     assert len(data) >= 38
     assert data.units == {"density": "g/cm^3"}
-    assert "generated from SMILES" in data.record["notes"][0]
+    notes = json.loads((tmp_path / "set" / "dataset.json").read_text())["notes"]
+    assert "generated from SMILES" in notes[0]

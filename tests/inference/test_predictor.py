@@ -27,16 +27,13 @@ def molecules():
     return StructureSet("some", [DATA / "aux_valid"], most=30)
 
 
-def starts(structures):
-    return np.cumsum(structures.natoms) - structures.natoms
-
-
 @pytest.mark.parametrize("kind", ["pt", "pth"])
 @pytest.mark.parametrize("periodic", [False, True])
 def test_energy_force_and_virial_are_deep_pots(kind, periodic, mft_run, force_field, molecules):
     if periodic:
-        for row in range(0, len(molecules), 2):
-            molecules.cells[row] = np.eye(3) * 9.0 + 0.3 * np.eye(3, k=1)
+        cell = np.eye(3) * 9.0 + 0.3 * np.eye(3, k=1)
+        mixed = [one._replace(cell=cell if i % 2 else None) for i, one in enumerate(molecules)]
+        molecules = StructureSet.of("mixed", mixed)
     path, branch = (mft_run / "model.ckpt-6.pt", "GFN2") if kind == "pt" else (force_field, None)
     predictor = Predictor.load(path, branch)
     assert predictor.is_force_field
@@ -48,8 +45,8 @@ def test_energy_force_and_virial_are_deep_pots(kind, periodic, mft_run, force_fi
     theirs = DeepPot(str(path), head=branch)
     types = theirs.get_type_map()
     symbols = {1: "H", 6: "C", 7: "N", 8: "O", 9: "F"}
-    for row, start in enumerate(starts(molecules)):
-        numbers, coord, cell = (getattr(molecules, n)[row] for n in ("numbers", "coords", "cells"))
+    for row, (start, structure) in enumerate(zip(molecules.starts, molecules, strict=True)):
+        numbers, coord, cell = structure
         atype = [types.index(symbols[z]) for z in numbers.tolist()]
         box = None if cell is None else cell.reshape(1, 9)
         energy, force, virial = theirs.eval(coord.reshape(1, -1), box, atype)
@@ -70,9 +67,7 @@ def test_representations_are_deep_evals(name, tmp_path, molecules):
     found = {what: predictor.represent(batches, what) for what in ("descriptor", "last_layer")}
     theirs = DeepEval(str(path), None, auto_batch_size=False)
     for batch in batches[::3]:
-        descriptor, feature, _ = theirs.eval_embedding(
-            batch.coord.numpy(), None, batch.atype.numpy(), dtype="fp64"
-        )
+        descriptor, feature, _ = theirs.eval_embedding(batch.coord, None, batch.atype, dtype="fp64")
         for own, values in (("descriptor", descriptor), ("last_layer", feature)):
             np.testing.assert_allclose(found[own][batch.rows], values.mean(axis=1), rtol=1e-6)
     assert found["last_layer"].shape == (len(molecules), 7 if name in NETS else 12)
