@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -50,19 +51,24 @@ def main() -> int:
         split = copy_sets(args.copies, Path(scratch) / "split")
         found: dict[str, object] = {"molecules": 2000 * args.copies}
         for threads in args.threads:
-            found[f"evaluate, {threads} threads"] = evaluating(args.model.resolve(), split, threads)
+            found[f"evaluate, {threads} threads"] = evaluating(
+                args.model.resolve(), split, threads, Path(scratch) / f"out{threads}"
+            )
         found["select"] = selecting(args.run.resolve(), args.checkpoints, Path(scratch))
     print(json.dumps(found, indent=1))
     return 0
 
 
-def timed(threads: int, *command: str) -> dict[str, float]:
+def timed(
+    threads: int, *command: str, cwd: Path | None = None, **variables: str
+) -> dict[str, float]:
     """Run a command; return its wall and processor time in seconds."""
     before, start = os.times(), time.perf_counter()
     subprocess.run(
         [sys.executable, "-m", *command],
         check=True,
-        env=environment(threads),
+        env={**environment(threads), **variables},
+        cwd=cwd,
         capture_output=True,
     )
     after = os.times()
@@ -80,9 +86,8 @@ def copy_sets(copies: int, split: Path) -> Path:
     return split
 
 
-def evaluating(model: Path, split: Path, threads: int) -> dict[str, object]:
+def evaluating(model: Path, split: Path, threads: int, out: Path) -> dict[str, Any]:
     """Time both commands on the same folders."""
-    out = split.with_name(f"out{threads}")
     ours = timed(
         threads,
         "deepmd_mft", "evaluate", str(model), "--split", str(split), "-q", "-o", str(out),

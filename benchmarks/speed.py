@@ -1,6 +1,10 @@
 """Time and memory of training steps: deepmd-kit's DPA-3 against this package's.
 
-    python benchmarks/speed.py [--networks embedded silut full] [--rounds 12] [--threads 1]
+    python benchmarks/speed.py [--part steps start evaluation]
+        [--networks embedded silut full] [--rounds 12] [--threads 1]
+
+`--part start` and `--part evaluation` are in `benchmarks/start.py`: the start of a training with
+100,000 structures, and the evaluation of 16,000 molecules, against plain deepmd-kit's.
 
 Each network runs as (a) plain deepmd-kit with the published selection, (b) plain deepmd-kit with
 the tight one and (c) this package, each in a process of its own, with the same heads, weights and
@@ -17,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import importlib
 import json
 import multiprocessing
 import os
@@ -91,13 +96,17 @@ FULL = {
 }
 BRANCHES = ("force field", "property")
 LEARNING_RATE = 1e-4
+OTHERS = ("start", "evaluation")
 
 
 def main(arguments: list[str] | None = None, *, gpu: bool = False) -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--part", nargs="+", choices=["steps", *OTHERS], default=["steps"])
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
-    parser.add_argument("--rounds", type=int, default=12, help="steps of each branch")
+    parser.add_argument(
+        "--rounds", type=int, default=12, help="steps of each branch, or runs of each command"
+    )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, help="write all numbers as JSON")
     args = parser.parse_args(arguments)
@@ -106,10 +115,14 @@ def main(arguments: list[str] | None = None, *, gpu: bool = False) -> int:
     os.environ["DP_INTER_OP_PARALLELISM_THREADS"] = "1"
     if not gpu:
         os.environ["DEVICE"] = "cpu"
-    found = {}
-    for network in args.networks:
+    found: dict[str, Any] = {}
+    for network in args.networks if "steps" in args.part else []:
         found[network] = compare(network, args.rounds)
         show(network, found[network])
+    for part in OTHERS:
+        if part in args.part:
+            module: Any = importlib.import_module("start")
+            found[part] = getattr(module, part)(args.rounds, args.threads)
     if args.out:
         args.out.write_text(json.dumps(found, indent=1) + "\n")
     return 0

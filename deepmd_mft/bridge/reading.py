@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 
 class InlineExecutor:
@@ -74,6 +74,101 @@ def label_or_nan(batch: dict[str, Any], name: str) -> Any:
     if not float(batch.get(f"find_{name}", 1.0)) and not labels.isnan().any():
         return labels * MISSING  # filled with another default
     return labels
+
+
+#: Frames of a set in one batch of :func:`read_sets`.
+BLOCK = 8192
+#: Of a data requirement, what deepmd-kit's reader of a whole file takes.
+READING = (
+    "atomic",
+    "high_prec",
+    "must",
+    "type_sel",
+    "repeat",
+    "default",
+    "dtype",
+    "output_natoms_for_type_sel",
+)
+
+
+def can_read_sets(data: Any, arrays: Iterable[str]) -> bool:
+    """Whether :func:`read_sets` gives what deepmd-kit gives frame by frame.
+
+    Parameters
+    ----------
+    data : deepmd.utils.data.DeepmdData or None
+        None for data of another kind (an LMDB).
+    arrays : iterable of str
+        Names of arrays.
+    """
+    known = importlib.import_module("deepmd.utils.data").DeepmdData
+    if type(data) is not known or data.modifier is not None:
+        return False
+    wanted = [data.data_dict.get(name) for name in arrays]
+    return all(one is not None and one["reduce"] is None and one["repeat"] == 1 for one in wanted)
+
+
+def read_sets(data: Any, arrays: Iterable[str]) -> Iterator[dict[str, Any]]:
+    """Yield the frames of a system in order, in batches as deepmd-kit's loaders give them.
+
+    Every file is read once, and not opened once for each frame.
+
+    Parameters
+    ----------
+    data : deepmd.utils.data.DeepmdData
+        As :func:`can_read_sets` takes it.
+    arrays : iterable of str
+        Names of the arrays to read beside the types.
+
+    Yields
+    ------
+    dict
+        ``atype`` nf x nloc, ``natoms`` and (mixed systems) ``real_natoms_vec`` nf x (2 + ntypes),
+        the arrays, nf x columns, and ``find_<array>``.
+    """
+    for folder in data.dirs:
+        nframes = data._get_nframes(folder)
+        if nframes == 0:
+            continue
+        whole = _types_of_set(data, folder, nframes)
+        flags = {}
+        for name in arrays:
+            one = data.data_dict[name]
+            options = {key: one[key] for key in READING}
+            options["special_shape"] = one.get("special_shape")
+            flags[f"find_{name}"], whole[name] = data._load_data(
+                folder, name, nframes, one["ndof"], **options
+            )
+        yield from _in_blocks(whole, flags, nframes)
+
+
+def _in_blocks(
+    whole: dict[str, np.ndarray], flags: dict[str, Any], nframes: int
+) -> Iterator[dict[str, Any]]:
+    torch: Any = importlib.import_module("torch")
+    for start in range(0, nframes, BLOCK):
+        rows = slice(start, start + BLOCK)
+        yield {**{key: torch.from_numpy(array[rows]) for key, array in whole.items()}, **flags}
+
+
+def _types_of_set(data: Any, folder: Any, nframes: int) -> dict[str, np.ndarray]:
+    """Return types and their numbers in each frame of a set."""
+    ntypes = data.get_ntypes()
+    natoms = np.tile(data.get_natoms_vec(ntypes), (nframes, 1))
+    if not data.mixed_type:
+        return {"atype": np.tile(data.atom_type[data.idx_map], (nframes, 1)), "natoms": natoms}
+    types = data._load_type_mix(folder)
+    if data.enforce_type_map:
+        try:
+            types = data.type_idx_map[types].astype(np.int32)
+        except IndexError:
+            raise IndexError(
+                f"some types in 'real_atom_types.npy' of set {folder} are not contained in "
+                f"{ntypes} types!"
+            ) from None
+    counts = [(types == number).sum(axis=1) for number in range(ntypes)]
+    real = np.column_stack([natoms[:, :2], *counts])
+    return {"atype": types, "natoms": natoms, "real_natoms_vec": real}
 
 
 def count_frames(folder: Any) -> int:

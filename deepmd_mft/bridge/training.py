@@ -7,6 +7,8 @@ import importlib
 import logging
 from typing import TYPE_CHECKING, Any
 
+from deepmd_mft.bridge.reading import can_read_sets, read_sets
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -82,13 +84,23 @@ class StatisticsSample(list):
         found = [getattr(one, "system", None) for one in datasets]
         return None if None in found else list(map(str, found))
 
-    def batches(self) -> Iterator[dict[str, Any]]:
-        """Yield every frame once, system after system, in batches of tensors on the CPU."""
+    def batches(self, arrays: list[str] | None = None) -> Iterator[dict[str, Any]]:
+        """Yield every frame once, system after system, in batches of tensors on the CPU.
+
+        Parameters
+        ----------
+        arrays : list of str, optional
+            What is needed of a frame beside its types; all by default.
+        """
         nframes = sum(len(loader.dataset) for loader in self.loaders)
         log.info("Reading labels for statistics from %d frames", nframes)
         stat: Any = importlib.import_module("deepmd.pt.utils.stat")
         torch: Any = importlib.import_module("torch")
         for loader in self.loaders:
+            data = getattr(loader.dataset, "data_system", None)
+            if arrays is not None and self.min_pair_dist <= 0 and can_read_sets(data, arrays):
+                yield from read_sets(data, arrays)
+                continue
             with torch.device("cpu"):
                 everything = torch.utils.data.DataLoader(
                     loader.dataset,  # a loader of distributed training sees a part of it
@@ -123,7 +135,7 @@ def keep_data_of_statistics() -> None:
     training.make_stat_input = make_sample
 
 
-def all_batches(sample: list[dict]) -> Iterator[dict[str, Any]]:
+def all_batches(sample: list[dict], arrays: list[str] | None = None) -> Iterator[dict[str, Any]]:
     """Yield all frames of the training data that a sample was drawn from, in batches.
 
     Parameters
@@ -131,5 +143,8 @@ def all_batches(sample: list[dict]) -> Iterator[dict[str, Any]]:
     sample : list of dict
         As deepmd-kit gives it to a model. One that was packed elsewhere (``dp change-bias``) is
         taken as it is.
+    arrays : list of str, optional
+        What is needed of a frame beside its types, so that the sets of a system can be read as
+        wholes; everything by default, frame by frame.
     """
-    return sample.batches() if isinstance(sample, StatisticsSample) else iter(sample)
+    return sample.batches(arrays) if isinstance(sample, StatisticsSample) else iter(sample)

@@ -86,7 +86,7 @@ class MFTAtomicModel(DPPropertyAtomicModel):
             key = content_key(systems, arrays, head, frames)
 
         def compute() -> dict[str, np.ndarray]:
-            data = self.collect(all_batches(sample))
+            data = self.collect(all_batches(sample, [*names, *self.arrays_of_weights()]))
             values = {f"value_{number}": value for number, value in enumerate(data.values)}
             return {**values, "counts": data.counts, "weights": data.weights}
 
@@ -136,6 +136,10 @@ class MFTAtomicModel(DPPropertyAtomicModel):
     def bias_weights(self, system: dict) -> np.ndarray:
         """Return how much the bias of each type counts in each frame, nframes x ntypes."""
         return self.count_types(system)
+
+    def arrays_of_weights(self) -> list[str]:
+        """List what :meth:`bias_weights` reads of a frame beside its types."""
+        return []
 
     def read_labels(self, system: dict, number: int) -> np.ndarray:
         """Return the labels of one property, nframes x label dimension, NaN where missing."""

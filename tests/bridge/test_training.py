@@ -10,10 +10,14 @@ from deepmd.pt.entrypoints import main as entrypoints
 from deepmd.pt.train import training
 from deepmd.pt.utils.dataloader import DpLoaderSet
 from deepmd.pt.utils.lmdb_dataset import LmdbDataset
+from deepmd.utils.data import DeepmdData
 
+from deepmd_mft.bridge import reading
+from deepmd_mft.bridge.reading import label_or_nan
 from deepmd_mft.bridge.training import all_batches, change_models
 from deepmd_mft.errors import UserError
 from deepmd_mft.training.losses import MFTPropertyLoss
+from tests.helpers.deepmd_data import LAYOUTS, write_layout
 from tests.helpers.dp import DESCRIPTOR, ENERGY_NET, TYPE_MAP
 from tests.helpers.labels import gaps, write_lmdb, write_npy
 from tests.helpers.models import NETS, build_head, build_property
@@ -138,3 +142,77 @@ def test_models_are_changed_before_they_share_and_load(monkeypatch):
     one = training.get_model_for_wrapper(copy.deepcopy(params))
     two = training.get_model_for_wrapper({"model_dict": {"a": copy.deepcopy(params)}})
     assert seen == [one, two["a"]]
+
+
+# --- sets read as wholes ------------------------------------------------------------------------
+
+#: The types of the data, in another order and among others.
+OTHER_TYPE_MAP = ["O", "N", "H", "C"]
+
+
+def layout_batches(folder, kind, arrays, *, type_map, **options):
+    systems = sorted({path.parent for path in folder.rglob("set.*")}, key=str)
+    if kind == "linked systems":  # rglob follows no links
+        systems = [folder / "a", folder / "b"]
+    data = DpLoaderSet(list(map(str, systems)), 2, type_map)
+    data.add_data_requirement(
+        MFTPropertyLoss(["pair", "gap"], task_dim=[2, 1], missing_labels="mask").label_requirement
+    )
+    with torch.device("cpu"):
+        packed = training.make_stat_input(data.systems, data.dataloaders, 1, **options)
+    return list(all_batches(packed, arrays))
+
+
+def frames_of(batches, ntypes):
+    """Return labels, numbers of types, types and coordinates of every frame in turn."""
+    rows = []
+    for batch in batches:
+        counts = batch.get("real_natoms_vec", batch["natoms"])
+        assert counts.shape[1] <= 2 + ntypes
+        labels = [label_or_nan(batch, name) for name in ("pair", "gap")]
+        arrays = [*labels, counts, batch["atype"], batch["coord"].flatten(1)]
+        rows.extend(zip(*(array.numpy() for array in arrays), strict=True))
+    return rows
+
+
+@pytest.mark.parametrize("block", [3, 8192])
+@pytest.mark.parametrize("type_map", [["H", "C", "O"], OTHER_TYPE_MAP])
+@pytest.mark.parametrize("kind", [one for one in LAYOUTS if not one.startswith("lmdb")])
+def test_sets_read_as_wholes_equal_frames(tmp_path, monkeypatch, kind, type_map, block):
+    frames = write_layout(kind, tmp_path / "data")
+    monkeypatch.setattr(reading, "BLOCK", block)
+    arrays = ["pair", "gap", "coord"]
+    one_by_one = frames_of(layout_batches(tmp_path / "data", kind, None, type_map=type_map), 4)
+    batches = layout_batches(tmp_path / "data", kind, arrays, type_map=type_map)
+    nsets = 2 if kind == "linked systems" else len([*(tmp_path / "data").rglob("coord.npy")])
+    assert block == 3 or len(batches) == nsets, "read frame by frame"
+    wholes = frames_of(batches, 4)
+    assert len(wholes) == len(one_by_one) == len(frames)
+    for whole, single, frame in zip(wholes, one_by_one, frames, strict=True):
+        for one, other in zip(whole, single, strict=True):
+            assert one.dtype == other.dtype or one.dtype.kind == "i"
+            np.testing.assert_array_equal(one, other)
+        for name, found in zip(("pair", "gap"), whole, strict=False):
+            by_hand = frame.labels[name]
+            np.testing.assert_array_equal(
+                found, np.full(found.shape, np.nan) if by_hand is None else by_hand
+            )
+
+
+@pytest.mark.parametrize("arrays", [["gap"], ["gap", "not_loaded"]])
+@pytest.mark.parametrize("closest", [0.0, 0.5])
+def test_frames_are_read_one_by_one_where_a_set_does_not_say_enough(tmp_path, arrays, closest):
+    """Frames too close to train on are found frame by frame; an array was not asked for."""
+    write_layout("npy", tmp_path / "data")
+    options = {"type_map": ["H", "C", "O"], "min_pair_dist": closest}
+    batches = layout_batches(tmp_path / "data", "npy", arrays, **options)
+    assert len(batches) == (1 if closest == 0 and arrays == ["gap"] else 3)
+
+
+def test_a_set_read_as_a_whole_names_types_that_the_system_does_not_list(tmp_path):
+    write_layout("mixed", tmp_path / "data")
+    system = DeepmdData(str(tmp_path / "data"), type_map=OTHER_TYPE_MAP)
+    types = tmp_path / "data" / "set.000" / "real_atom_types.npy"
+    np.save(types, np.where(np.load(types) == 2, 7, np.load(types)))
+    with pytest.raises(IndexError, match=r"set\.000 are not contained in 4 types"):
+        list(reading.read_sets(system, []))

@@ -85,6 +85,10 @@ class MFTSpatialExtentFittingNet(MFTFittingNet):
 class SpatialExtentAtomicModel(MFTAtomicModel):
     """Per-atom weights; the bias of an element counts with its squared distances."""
 
+    def arrays_of_weights(self) -> list[str]:
+        """List what :meth:`bias_weights` reads of a frame beside its types."""
+        return ["coord"]
+
     def bias_weights(self, system: dict) -> np.ndarray:
         """Return the sum of |r_i - r_com|^2 over the atoms of each type, nframes x ntypes."""
         atype = system["atype"]
