@@ -1,6 +1,8 @@
 """Elements are sorted as deepmd-kit sorts them, without its database."""
 
 import inspect
+import subprocess
+import sys
 
 import pytest
 from deepmd.dpmodel.utils import stat
@@ -42,3 +44,20 @@ def test_the_database_is_not_asked(upstream, monkeypatch):
     monkeypatch.setattr(econf_embd, "element", None)
     sample = [{"atype": [[3, 0, 1, -1]]}]
     assert stat.collect_observed_types(sample, ["O", "C", "H", "N"]) == ["C", "N", "O"]
+
+
+def test_the_database_is_imported_when_it_is_asked():
+    """In a process of its own, as here others have imported it."""
+    code = """
+import sys
+from deepmd_mft.bridge.elements import sort_elements_by_table
+sort_elements_by_table()
+from deepmd.utils import econf_embd
+assert econf_embd.sort_element_type(["O", "H"]) == ["H", "O"]
+assert not {"mendeleev", "pandas", "sqlalchemy"} & sys.modules.keys()
+assert econf_embd.element("Fe").atomic_number == 26
+assert econf_embd.sort_element_type(["X", "O", "H"]) == ["H", "O", "X"]
+import mendeleev
+assert mendeleev.Fe.symbol == "Fe"
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
