@@ -3,6 +3,7 @@
 import copy
 import inspect
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -163,6 +164,18 @@ def layout_batches(folder, kind, arrays, *, type_map, **options):
     return list(all_batches(packed, arrays))
 
 
+def as_hdf5(system, file):
+    """Copy a system into a group of an HDF5 file; return its name for deepmd-kit."""
+    with h5py.File(file, "w") as out:
+        group = out.create_group("system")
+        group["type.raw"] = np.loadtxt(system / "type.raw", dtype=int)
+        group["type_map.raw"] = np.array((system / "type_map.raw").read_text().split(), dtype="S")
+        group["nopbc"] = True
+        for path in system.glob("set.*/*.npy"):
+            group[str(path.relative_to(system))] = np.load(path)
+    return f"{file}#/system"
+
+
 def frames_of(batches, ntypes):
     """Return labels, numbers of types, types and coordinates of every frame in turn."""
     rows = []
@@ -216,3 +229,20 @@ def test_a_set_read_as_a_whole_names_types_that_the_system_does_not_list(tmp_pat
     np.save(types, np.where(np.load(types) == 2, 7, np.load(types)))
     with pytest.raises(IndexError, match=r"set\.000 are not contained in 4 types"):
         list(reading.read_sets(system, []))
+
+
+@pytest.mark.parametrize("kind", ["mixed with padding", "label missing in a set"])
+def test_sets_of_an_hdf5_file_are_read_as_wholes(tmp_path, kind):
+    write_layout(kind, tmp_path / "data")
+    name = as_hdf5(tmp_path / "data", tmp_path / "data.hdf5")
+    found = []
+    for system in (str(tmp_path / "data"), name):
+        data = DeepmdData(system, type_map=OTHER_TYPE_MAP)
+        data.add("pair", 2, high_prec=True, default=np.nan)
+        data.add("gap", 1, high_prec=True, default=np.nan)
+        assert reading.can_read_sets(data, ["pair", "gap", "coord"])
+        found.append(frames_of(reading.read_sets(data, ["pair", "gap", "coord"]), 4))
+    assert len(found[0]) == 5
+    for folder, file in zip(*found, strict=True):
+        for one, other in zip(folder, file, strict=True):
+            np.testing.assert_array_equal(one, other)
