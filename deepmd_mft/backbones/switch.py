@@ -49,6 +49,18 @@ def why_not(descriptor: Any) -> str:
     return ""
 
 
+def stops_at_many_neighbours(descriptor: dict[str, Any]) -> bool:
+    """Whether a descriptor, by its JSON, may be sped up and then leaves no neighbour out.
+
+    Parameters
+    ----------
+    descriptor : dict
+        Normalised.
+    """
+    dynamic = descriptor.get("repflow", {}).get("use_dynamic_sel", False)
+    return descriptor.get("type") == "dpa3" and dynamic and os.environ.get(SWITCH, "1") != "0"
+
+
 def speed_up_models(models: Iterable[torch.nn.Module]) -> None:
     """Speed up the models with a DPA-3 that is covered; say so if one is not.
 

@@ -53,8 +53,8 @@ def descriptor_outputs(
     frames : list of tuple
         Atomic numbers, positions (in Angstrom) and cell (or None) of each.
     state : dict of str to torch.Tensor, optional
-        Its weights; random ones, always the same, by default. Statistics of neighbours are cut to
-        the selection.
+        Its weights; random ones, always the same, by default. Statistics of neighbours, the same
+        for all, are made as many as the selection has.
 
     Returns
     -------
@@ -68,7 +68,7 @@ def descriptor_outputs(
     if state is not None:
         own = descriptor.state_dict()
         state = {
-            name: value[:, : own[name].shape[1]] if value.dim() == STATISTICS_AXES else value
+            name: value[:, :1].expand_as(own[name]) if value.dim() == STATISTICS_AXES else value
             for name, value in state.items()
         }
         descriptor.load_state_dict(state)

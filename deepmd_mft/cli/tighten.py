@@ -67,7 +67,7 @@ def _tighten(path: Path, out: Path, args: argparse.Namespace) -> None:
             changes, compared = _write_input(path, partial, args)
     for change in changes:
         print(_line(change))
-    print(f"{out}: the same network on {compared} frames")
+    print(f"{out}: the same network on {compared} frames that the lists held before")
 
 
 def _write_checkpoint(path: Path, out: Path, args: argparse.Namespace) -> tuple[list[Change], int]:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from deepmd_mft.backbones.fast_dpa3 import SWITCH
+from deepmd_mft.backbones.switch import stops_at_many_neighbours
 from deepmd_mft.bridge.neighbours import count_neighbours
 from deepmd_mft.inputs.values import elements_of
 
@@ -77,12 +79,19 @@ def _neighbours(branch: Branch, train: StructureSet, findings: Findings) -> dict
         )
         found |= {f"largest_{sel_key}": int(counts.max()), f"mean_{sel_key}": float(counts.mean())}
         if counts.max() > sel:
-            findings.warn(
+            text = (
                 f"{branch.where}: an atom has {counts.max()} neighbours within {rcut_key} {rcut} "
                 f"Angstrom, but {sel_key} is {sel} (seen in {len(rows)} of {train.total} training "
-                f"structures): the farthest are dropped. Raise {sel_key}; from a checkpoint it is "
-                "fixed unless rewritten"
+                "structures): "
             )
+            if stops_at_many_neighbours(descriptor):
+                findings.error(
+                    f"{text}the training would stop there. `dp-mft tighten INPUT CHECKPOINT --data "
+                    "DIR...` writes both with lists that hold all of them, the same network "
+                    f"otherwise; {SWITCH}=0 lets deepmd-kit leave the farthest out"
+                )
+            else:
+                findings.warn(f"{text}the farthest are dropped. Raise {sel_key}")
     return found
 
 

@@ -11,8 +11,11 @@ from deepmd.pt.model.model import get_model
 from deepmd_mft.checkpoints.edit.tighten import Selection, tighten, tighten_state
 from deepmd_mft.cli.main import main
 from deepmd_mft.errors import UserError
+from deepmd_mft.inference.predictor import Predictor
 from deepmd_mft.structures.neighbours import most_neighbours
-from tests.helpers.dp import DATA, TYPE_MAP, Dp, mft_input
+from deepmd_mft.structures.structure_set import StructureSet
+from tests.helpers.dp import DATA, DESCRIPTOR, TYPE_MAP, Dp, mft_input
+from tests.helpers.models import save_checkpoint
 
 WIDE = {"e_sel": 1200, "a_sel": 300, "sel_reduce_factor": 10.0}
 SETS = [DATA / name for name in ("train", "valid", "aux_train", "aux_valid")]
@@ -46,9 +49,33 @@ def test_ratios_are_kept_exactly_and_neighbours_held(old, most):
     assert found.e_sel * old[1] == found.a_sel * old[0]
 
 
-def test_a_selection_that_holds_too_few_is_refused():
-    with pytest.raises(UserError, match="do not hold the 31 and 9"):
-        Selection(30, 20, 1.0).tightened(31, 9)
+@pytest.mark.parametrize("most", [(31, 9), (12, 21), (400, 9)])
+def test_lists_that_hold_too_few_are_widened(most):
+    old = Selection(30, 20, 1.0)
+    found = old.tightened(*most)
+    assert found.ratios == old.ratios
+    assert found.holds(1.2 * most[0], 1.2 * most[1])
+    assert not Selection(found.e_sel - 3, found.a_sel - 2, 1.0).holds(1.2 * most[0], 1.2 * most[1])
+
+
+def test_a_narrow_checkpoint_is_widened_for_larger_structures(tmp_path, capsys):
+    """On what its lists held it is the same network; on the rest nothing is left out any more."""
+    narrow = copy.deepcopy(DESCRIPTOR)
+    narrow["repflow"] |= {"e_sel": 12, "a_sel": 9, "sel_reduce_factor": 1.0}
+    path = save_checkpoint(tmp_path / "narrow.pt", descriptor=narrow)
+    assert main(["tighten", str(path), *data_arguments()]) == 0
+    compared = int(capsys.readouterr().out.split("the same network on ")[1].split()[0])
+    assert 0 < compared < 40
+    params = torch.load(tmp_path / "narrow.tight.pt", weights_only=True)["model"]["_extra_state"]
+    repflow = params["model_params"]["descriptor"]["repflow"]
+    assert repflow["e_sel"] / repflow["sel_reduce_factor"] == 12
+    predictor = Predictor.load(tmp_path / "narrow.tight.pt")
+    structures = StructureSet("train", [DATA / "train"])
+    assert np.isfinite(predictor.predict(predictor.batches(structures))["energy"]).all()
+    predictor = Predictor.load(path)
+    batches = predictor.batches(structures)
+    with pytest.raises(UserError, match="keeps only the nearest"):
+        predictor.predict(batches)
 
 
 def test_neighbours_are_those_of_a_double_loop():
@@ -76,7 +103,6 @@ def test_neighbours_are_those_of_a_double_loop():
         ({"use_dynamic_sel": False}, "without use_dynamic_sel"),
         ({"fix_stat_std": 0.0}, "with fix_stat_std 0"),
         ({"e_sel": "auto:1.1"}, "e_sel is not a number"),
-        ({"e_sel": 10, "a_sel": 5}, "do not hold"),
     ],
 )
 def test_what_would_change_the_network_is_refused(tmp_path, capsys, change, message):

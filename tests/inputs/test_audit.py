@@ -87,9 +87,15 @@ def test_labels_that_mislead(check, copied_data, edit, message):
     assert same_unit == (message != "there is nothing to learn")
 
 
-def test_neighbours_beyond_sel(check, pretrained):
+def test_neighbours_beyond_sel(check, pretrained, monkeypatch):
     config = mft_input()
     config["model"]["shared_dict"]["dpa3_descriptor"]["repflow"]["e_sel"] = 5
+    found = check(config)
+    assert any(
+        "e_sel is 5" in text and "would stop there. `dp-mft tighten" in text
+        for text in found["errors"]
+    )
+    monkeypatch.setenv("DP_MFT_FAST", "0")
     found = check(config)
     assert any(
         "e_sel is 5" in text and "farthest are dropped" in text for text in found["warnings"]

@@ -62,30 +62,28 @@ class Selection:
         Parameters
         ----------
         edges, angles : int
-            Most neighbours of an atom within ``e_rcut`` and within ``a_rcut``.
+            Most neighbours of an atom within ``e_rcut`` and within ``a_rcut``. Where they are more
+            than this selection holds, the new one is wider.
         margin : float
             Room to leave, as a share of them.
-
-        Raises
-        ------
-        UserError
-            If this selection does not hold them itself.
         """
-        if edges > self.e_sel or angles > self.a_sel:
-            raise UserError(
-                f"e_sel {self.e_sel} and a_sel {self.a_sel} do not hold the {edges} and {angles} "
-                "neighbours of the data: a network that was trained so has left neighbours out, "
-                "and keeping them would change it"
-            )
         common = math.gcd(self.e_sel, self.a_sel)
         e_step, a_step = self.e_sel // common, self.a_sel // common
         wanted = max(edges * (1 + margin) / e_step, angles * (1 + margin) / a_step)
-        for steps in range(max(1, math.ceil(wanted)), common):
-            factor = self.sel_reduce_factor * steps / common
-            found = Selection(steps * e_step, steps * a_step, factor)
+        steps = max(1, math.ceil(wanted))
+        if steps > common and self.holds(edges, angles):
+            return self
+        while True:  # steps that are a multiple of common keep the ratios exactly at the latest
+            found = Selection(
+                steps * e_step, steps * a_step, self.sel_reduce_factor * steps / common
+            )
             if found.ratios == self.ratios:
                 return found
-        return self
+            steps += 1
+
+    def holds(self, edges: int, angles: int) -> bool:
+        """Whether the lists hold so many neighbours of an atom."""
+        return edges <= self.e_sel and angles <= self.a_sel
 
 
 @dataclass(frozen=True)
@@ -127,7 +125,7 @@ def tighten(
     Raises
     ------
     UserError
-        If there is no DPA-3, another selection would be another network, or the data do not fit.
+        If there is no DPA-3, or another selection would be another network.
     """
     model = copy.deepcopy(model)
     descriptors = list(_descriptors(model, "model"))
@@ -176,7 +174,7 @@ def tighten_state(state: Any, widths: dict[int, int]) -> Any:
                     "selection as it is; another one would be another network"
                 )
             if value.shape[1] in widths:
-                state[name] = value[:, : widths[value.shape[1]]].clone()
+                state[name] = value[:, :1].repeat(1, widths[value.shape[1]], 1)
     elif isinstance(state, list):
         state[:] = [tighten_state(value, widths) for value in state]
     return state
@@ -215,7 +213,7 @@ def check_equal(
     folders: list[Path],
     weights: dict[str, Any] | None = None,
 ) -> int:
-    """Compare the descriptors of two models on frames of the data.
+    """Compare the descriptors of two models on frames of the data that the old lists hold.
 
     Parameters
     ----------
@@ -236,7 +234,11 @@ def check_equal(
     UserError
         If an output differs by more than rounding.
     """
-    frames = [one for folder in folders for one in _some_frames(folder)]
+    olds = [descriptor["repflow"] for _, descriptor in _descriptors(old, "model")]
+    drawn = [one for folder in folders for one in _some_frames(folder)]
+    frames = [one for one in drawn if all(_holds(repflow, one) for repflow in olds)]
+    if not frames:
+        return 0
     symbols = sorted({ELEMENTS[z - 1] for numbers, _, _ in frames for z in numbers})
     compared: list[dict[str, Any]] = []
     pairs = zip(_descriptors(old, "model"), _descriptors(new, "model"), strict=True)
@@ -268,6 +270,14 @@ def _some_frames(folder: Path) -> list[Any]:
     data = StructureSet.open(folder)
     rows = np.unique(np.linspace(0, len(data) - 1, COMPARED).astype(int))
     return list(data.take(rows))
+
+
+def _holds(repflow: dict[str, Any], structure: Any) -> bool:
+    """Whether the lists hold all neighbours of the atoms of a structure."""
+    e_rcut, a_rcut = _cutoffs(repflow)
+    cutoffs = sorted({e_rcut, a_rcut})
+    most = dict(zip(cutoffs, most_neighbours([structure], cutoffs)[1], strict=True))
+    return Selection.of(repflow).holds(most[e_rcut], most[a_rcut])
 
 
 def _descriptors(section: Any, where: str) -> Iterator[tuple[str, dict[str, Any]]]:
