@@ -60,12 +60,15 @@ sys.exit(main())
 def start(*arguments: object, memory: int = MEMORY, file_size: int = 0) -> subprocess.Popen[str]:
     """Start ``dp-mft`` with limited memory and, if asked for, limited files."""
     limits = [str(memory), str(file_size)]
+    # Coverage is not measured there: it writes files too, and may not under these limits.
+    measured = ("COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG")
+    environment = {key: value for key, value in os.environ.items() if key not in measured}
     return subprocess.Popen(
         [sys.executable, "-c", LIMITED, *limits, *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        env={**environment, "PYTHONPATH": str(Path(__file__).parents[2])},
     )
 
 
