@@ -73,17 +73,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"\ndp-mft {verb}: {'; '.join([name, *map(str, stop.args)])}", file=sys.stderr)
         return 128 + number
     except BrokenPipeError:  # the reader of a pipe, `head` for instance, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _give_up_output()
         return 141  # SIGPIPE
     except MemoryError as error:
         return _fail(verb, f"not enough memory ({error})" if str(error) else "not enough memory")
     except OSError as error:
         if is_full(error):
+            _give_up_output()
             return _fail(verb, f"the disk is full ({error.filename or error})")
         if isinstance(error, PermissionError):
             return _fail(verb, f"no permission for {error.filename}")
         raise
     return status
+
+
+def _give_up_output() -> None:
+    """Drop what cannot be printed; Python would try again at its end, and fail with a traceback."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(verb: str, error: object) -> int:

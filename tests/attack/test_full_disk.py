@@ -124,11 +124,13 @@ def test_input(tmp_path, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ["template.json"]
 
 
-def test_standard_output():
-    """Nowhere to print to is told too."""
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_standard_output(unbuffered, monkeypatch):
+    """Nowhere to print to is told too, at once or at the end."""
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
     command = [sys.executable, "-m", "deepmd_mft", "fetch"]
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert done.returncode == 1
-    assert "Traceback" not in done.stderr
+    assert done.stderr.count("\n") == 1, done.stderr
     assert "dp-mft fetch: the disk is full" in done.stderr

@@ -150,8 +150,9 @@ def checked(tmp_path, capsys, config, *arguments):
     return json.loads(capsys.readouterr().out)
 
 
-def test_a_branch_of_another_model_type(fill, tmp_path, capsys):
+def test_a_branch_of_another_model_type(fill, tmp_path, capsys, monkeypatch):
     """DPA-4's energy branch is a model type of its own; without it the training dies."""
+    monkeypatch.chdir(tmp_path)  # where the input lies, to which its paths are relative
     checkpoint = save_checkpoint(tmp_path / "dpa4.pt", descriptor=DPA4, **DPA4_MODEL)
     data = [w for k in ("train", "valid") for w in (f"--{k}", DATA / "valid")]
     data += [w for k in ("aux-train", "aux-valid") for w in (f"--{k}", DATA / "aux_valid")]
