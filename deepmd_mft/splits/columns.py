@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deepmd_mft.errors import UserError
+from deepmd_mft.files.cache import cache_home
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     import numpy as np
 
@@ -69,12 +69,11 @@ class Columns:
         """Return orbital-field matrices, shape ``nrows x 1024``."""
         from deepmd_mft.splits.ofm import orbital_field_matrices  # noqa: PLC0415
 
-        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         return orbital_field_matrices(
             self._data,
             names=self._data.rows.ids,
             jobs=self._jobs,
-            cache=self._cache or home / "deepmd_mft",
+            cache=self._cache or cache_home(),
             tell=self._tell,
             progress=self._progress,
         )
