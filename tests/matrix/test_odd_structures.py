@@ -57,7 +57,7 @@ def replaced(frame, **changes):
 
 def large():
     grid = np.stack(np.meshgrid(*[np.arange(8)] * 3, indexing="ij"), -1).reshape(-1, 3)[:500]
-    return Frame([6, 1, 7, 8, 9] * 100, 1.7 * grid + 0.01, 0.95)
+    return Frame([6, 1, 7, 8, 9] * 100, 2.1 * grid + 0.01, 0.95)  # 32 neighbours, of 40
 
 
 SOUND = crystal(SKEWED)
