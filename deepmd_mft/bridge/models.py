@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 import importlib
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from deepmd_mft.structures.cells import right_handed
 from deepmd_mft.structures.elements import atomic_number
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 #: Of the statistics of a descriptor: types, neighbours, components.
 STATISTICS_AXES = 3
@@ -196,36 +192,3 @@ def load_backbone(path: str, branch: str | None) -> Any:
     model = load_model(path, branch)
     model.atomic_model.fitting_net = HandThrough()
     return model
-
-
-def message_layers(descriptor: Any) -> list[Any]:
-    """Return the message-passing layers of a descriptor, in order; none if it has no such."""
-    for block in ("repflows", "repformers"):  # DPA-3, DPA-2
-        if hasattr(descriptor, block):
-            return list(getattr(descriptor, block).layers)
-    return []
-
-
-def watch_layer(layer: Any, see: Callable[[Any], None]) -> None:
-    """Call ``see`` with the node representation, nf x nloc x dim, that a layer returns.
-
-    deepmd-kit calls ``layer.forward`` itself, past the forward hooks of torch.
-    """
-    forward = layer.forward
-
-    @functools.wraps(forward)
-    def watched(*args: Any, **kwargs: Any) -> Any:
-        output = forward(*args, **kwargs)
-        see(output[0])
-        return output
-
-    layer.forward = watched
-
-
-def type_embedding(descriptor: Any) -> Any:
-    """Return the learnt vector of every type, ntypes x dim, or None if the descriptor has none."""
-    net = getattr(descriptor, "type_embedding", None)
-    if net is None:
-        return None
-    device = next(descriptor.parameters()).device
-    return net.get_full_embedding(device)[:-1].detach()

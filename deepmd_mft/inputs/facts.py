@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from deepmd_mft.backbones.families import family_of_type
 from deepmd_mft.backbones.fast_dpa3 import SWITCH
 from deepmd_mft.backbones.switch import stops_at_many_neighbours
 from deepmd_mft.bridge.neighbours import count_neighbours
@@ -64,25 +65,25 @@ def branch_facts(
 
 def _neighbours(branch: Branch, train: StructureSet, findings: Findings) -> dict[str, Any]:
     descriptor = branch.model.get("descriptor", {})
-    block = descriptor.get("repflow", descriptor)
+    family = family_of_type(descriptor.get("type", ""))
     found: dict[str, Any] = {}
     rows = np.unique(np.linspace(0, len(train) - 1, SAMPLE).astype(int))
-    for rcut_key, sel_key in (("e_rcut", "e_sel"), ("a_rcut", "a_sel"), ("rcut", "sel")):
-        rcut, sel = block.get(rcut_key), block.get(sel_key)
-        if rcut is None or not isinstance(sel, int):
+    for one in family.neighbour_lists(descriptor):
+        rcut, sel, sel_key = one.rcut, one.sel, one.sel_key
+        if not isinstance(sel, int):
             continue
         counts = np.concatenate(
             [
-                count_neighbours(one.positions, one.cell, float(rcut))
-                for one in (train.structures[row] for row in rows)
+                count_neighbours(structure.positions, structure.cell, rcut)
+                for structure in (train.structures[row] for row in rows)
             ]
         )
         found |= {f"largest_{sel_key}": int(counts.max()), f"mean_{sel_key}": float(counts.mean())}
         if counts.max() > sel:
             text = (
-                f"{branch.where}: an atom has {counts.max()} neighbours within {rcut_key} {rcut} "
-                f"Angstrom, but {sel_key} is {sel} (seen in {len(rows)} of {train.total} training "
-                "structures): "
+                f"{branch.where}: an atom has {counts.max()} neighbours within {one.rcut_key} "
+                f"{rcut} Angstrom, but {sel_key} is {sel} (seen in {len(rows)} of {train.total} "
+                "training structures): "
             )
             if stops_at_many_neighbours(descriptor):
                 findings.error(

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from deepmd_mft.bridge.models import load_backbone, message_layers
+from deepmd_mft.backbones.families import family_of
+from deepmd_mft.bridge.models import load_backbone
 from deepmd_mft.checkpoints.branch import choose_branch
 from deepmd_mft.checkpoints.file import branch_weights, read_state
 from deepmd_mft.errors import UserError
@@ -50,7 +51,7 @@ class Backbone:
     @property
     def nlayers(self) -> int:
         """Number of message-passing layers; 0 if the descriptor has none."""
-        return len(message_layers(self.descriptor))
+        return len(family_of(self.descriptor).layers(self.descriptor))
 
     def weights(self) -> dict[str, torch.Tensor]:
         """Return the trained tensors of the descriptor by name."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.spatial.distance import cdist
 
+from deepmd_mft.backbones.families import CONTAINERS, layer_of
 from deepmd_mft.errors import UserError
 
 if TYPE_CHECKING:
@@ -214,11 +214,11 @@ def weight_drift(
 
 def _layer_of(name: str) -> str:
     """Return the message-passing layer of a tensor, or the part of the descriptor it is in."""
+    layer = layer_of(name)
+    if layer is not None:
+        return f"layer {layer + 1}"
     block, _, rest = name.partition(".")
-    if block not in {"repflows", "repformers"}:
-        return block
-    numbered = re.match(r"layers\.(\d+)\.", rest)
-    return f"layer {int(numbered[1]) + 1}" if numbered else rest.split(".")[0]
+    return rest.split(".")[0] if block in CONTAINERS else block
 
 
 def _check_widths(first: np.ndarray, second: np.ndarray) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from deepmd_mft.bridge.models import type_embedding
+from deepmd_mft.backbones.families import family_of
 
 if TYPE_CHECKING:
     from deepmd_mft.representations.backbone import Backbone
@@ -32,7 +32,7 @@ def element_similarity(backbone: Backbone) -> tuple[list[str], np.ndarray] | Non
         ``ntypes x ntypes``.
         None instead of both if the descriptor has no type embedding.
     """
-    vectors = type_embedding(backbone.descriptor)
+    vectors = family_of(backbone.descriptor).type_vectors(backbone.descriptor)
     if vectors is None:
         return None
     table = vectors.double().cpu().numpy()

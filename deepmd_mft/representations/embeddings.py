@@ -12,9 +12,11 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from deepmd_mft.bridge.models import message_layers, watch_layer
+from deepmd_mft.backbones.families import family_of
+from deepmd_mft.bridge.descriptors import watch_layer
 
 if TYPE_CHECKING:
+    from deepmd_mft.backbones.family import Family
     from deepmd_mft.representations.backbone import Backbone
     from deepmd_mft.representations.classes import Edges
     from deepmd_mft.structures.batches import Batch
@@ -106,10 +108,11 @@ def embed(
     """
     batches = structures.batches(backbone.type_map, atoms=batch_atoms)
     every = np.arange(structures.natoms.sum())
-    store = _Store(structures, every if atoms is None else atoms, layer_atoms, edges)
+    family = family_of(backbone.descriptor)
+    store = _Store(family, structures, every if atoms is None else atoms, layer_atoms, edges)
     seen: list[torch.Tensor] = []
     captured: dict[str, Any] = {}
-    layers = message_layers(backbone.descriptor)
+    layers = family.layers(backbone.descriptor)
     for layer in layers:
         watch_layer(layer, seen.append)
 
@@ -143,11 +146,13 @@ class _Store:
 
     def __init__(
         self,
+        family: Family,
         structures: StructureSet,
         atoms: np.ndarray,
         layer_atoms: np.ndarray | None,
         edges: Edges | None,
     ) -> None:
+        self.family = family
         self.starts = structures.starts
         self.nstructures = len(structures)
         self.edges = edges
@@ -196,24 +201,16 @@ class _Store:
         target[place[wanted]] = values.cpu().numpy()[wanted]
 
     def _add_edges(self, batch: _Seen) -> None:
-        edge = batch.output[2] if len(batch.output) > 2 else None
+        coord, _, nlist = batch.inputs[:3]
+        found = self.family.edges(batch.output, nlist)
         nedges = 0 if self.edges is None else len(self.edges)
-        if edge is None:
+        if found is None:
             self._array("edge", nedges, 0)
             self._array("edge_pooled", self.nstructures, 0)
             return
-        target = self._array("edge", nedges, edge.shape[-1])
-        coord, _, nlist = batch.inputs[:3]
-        present = nlist >= 0
-        if edge.dim() == 4:  # DPA-2: the nearest of the list, padded beyond a cutoff of its own
-            nlist = nlist[:, :, : edge.shape[2]]
-            present = (nlist >= 0) & (batch.output[4].reshape(nlist.shape) > 0)
-        flat = edge if edge.dim() == 2 else edge[present]
-        frame, centre, slot = torch.nonzero(present, as_tuple=True)
-        if len(flat) != len(frame):
-            raise RuntimeError(
-                f"the descriptor has {len(flat)} edges, its neighbour list {len(frame)}"
-            )
+        flat, nlist = found.values, found.nlist
+        target = self._array("edge", nedges, flat.shape[1])
+        frame, centre, slot = torch.nonzero(found.present, as_tuple=True)
         total = torch.zeros(len(batch.rows), flat.shape[1], dtype=flat.dtype, device=flat.device)
         total.index_add_(0, frame, flat)
         count = torch.bincount(frame, minlength=len(batch.rows)).clamp(min=1)
@@ -238,9 +235,9 @@ class _Store:
         ).masked_fill(neighbours < 0, float("inf"))
         nearest, best = gap.min(dim=1)
         place = index[frames, centres, best]
-        found = (nearest < SAME_PLACE) & (place >= 0)
-        chosen = flat[place[found]]
-        target[rows.numpy()[found.cpu().numpy()]] = chosen.cpu().numpy()
+        known = (nearest < SAME_PLACE) & (place >= 0)
+        chosen = flat[place[known]]
+        target[rows.numpy()[known.cpu().numpy()]] = chosen.cpu().numpy()
 
     def finish(self) -> Embedding:
         """Return the filled arrays."""

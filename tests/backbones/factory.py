@@ -1,6 +1,8 @@
-"""What any descriptor that stands in for another has to pass: the same numbers, the same file.
+"""What any descriptor has to pass, and any that stands in for another.
 
-A case is a descriptor's JSON and a function that puts the stand-in in place in a model.
+A :class:`Question` is a descriptor's JSON and what its family has to answer about it. A
+:class:`Case` is a descriptor's JSON and a function that puts a stand-in in place in a model, which
+has to give the same numbers and the same file.
 """
 
 from __future__ import annotations
@@ -13,6 +15,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from deepmd.pt.model.model import get_model
 from deepmd.pt.utils import env
+from deepmd.pt.utils.nlist import extend_input_and_build_neighbor_list
+
+from deepmd_mft.backbones.families import family_of, family_of_type, layer_of
+from deepmd_mft.bridge.descriptors import watch_layer
+from deepmd_mft.bridge.models import build_descriptor
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,6 +29,137 @@ if TYPE_CHECKING:
 TYPE_MAP = ["H", "C", "O"]
 #: Largest difference, in units of the largest value, by precision of the descriptor.
 TOLERANCE = {"float64": 1e-12, "float32": 1e-5}
+
+
+@dataclass
+class Question:
+    """A descriptor, and what is true of it.
+
+    ``lists`` are the keys of its neighbour lists, ``edge_list`` the place of the one that its edge
+    representations go with, ``types`` whether it has a vector of every type.
+    """
+
+    descriptor: dict[str, Any]
+    lists: tuple[str, ...]
+    nlayers: int = 0
+    types: bool = True
+    edge_list: int | None = None
+
+    @property
+    def family(self) -> Any:
+        return family_of_type(self.descriptor["type"])
+
+    def build(self) -> Any:
+        """Return the descriptor, with other values than the initial ones."""
+        built = build_descriptor({**self.descriptor, "seed": 1}, TYPE_MAP).to(env.DEVICE).eval()
+        generator = torch.Generator().manual_seed(3)
+        with torch.no_grad():
+            for parameter in built.parameters():
+                noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+                parameter.add_(0.1 * noise.to(parameter))
+        return built
+
+    def frames(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return coordinates and types of two molecules, without neighbours near a cutoff."""
+        generator = torch.Generator().manual_seed(7)
+        grid = torch.cartesian_prod(*[torch.arange(2.0, dtype=torch.float64)] * 3)
+        noise = torch.randn(2, 8, 3, generator=generator, dtype=torch.float64)
+        atype = torch.randint(0, len(TYPE_MAP), (2, 8), generator=generator)
+        return (1.6 * grid + 0.1 * noise).to(env.DEVICE), atype.to(env.DEVICE)
+
+    def run(self, built: Any, coord: torch.Tensor, atype: torch.Tensor) -> tuple[Any, torch.Tensor]:
+        """Return what the descriptor gives, and the neighbour list that it was given."""
+        extended, types, mapping, nlist = extend_input_and_build_neighbor_list(
+            coord, atype, built.get_rcut(), built.get_sel(), built.mixed_types(), None
+        )
+        with torch.no_grad():
+            return built(extended, types, nlist, mapping), nlist
+
+
+def assert_family_is_found(question: Question) -> None:
+    """The JSON and what deepmd-kit builds from it lead to one family."""
+    assert family_of(question.build()) is question.family
+
+
+def assert_neighbour_lists(question: Question) -> None:
+    """The lists have the keys they have in the JSON; the widest is the one that deepmd-kit uses."""
+    lists = question.family.neighbour_lists(question.descriptor)
+    assert tuple(one.sel_key for one in lists) == question.lists
+    built = question.build()
+    assert max(one.rcut for one in lists) == built.get_rcut()
+    sel = lists[0].sel
+    assert (sum(sel) if isinstance(sel, list) else sel) == built.get_nsel()
+
+
+def assert_layers(question: Question) -> None:
+    """Each layer is called once, in order, and returns a finite vector for every atom."""
+    built = question.build()
+    layers = question.family.layers(built)
+    assert len(layers) == question.nlayers
+    seen: list[tuple[int, torch.Tensor]] = []
+    for number, layer in enumerate(layers):
+        watch_layer(layer, lambda node, number=number: seen.append((number, node)))
+    coord, atype = question.frames()
+    output, _ = question.run(built, coord, atype)
+    assert [number for number, _ in seen] == list(range(question.nlayers))
+    for _, returned in seen:
+        node = question.family.node(returned, len(coord))
+        assert node.shape == (*atype.shape, output[0].shape[-1])
+        assert torch.isfinite(node).all()
+        assert node.std(dim=1).max() > 0
+
+
+def assert_layer_of_parameters(question: Question) -> None:
+    """A parameter is in the layer that its name says, in whatever it is part of."""
+    built = question.build()
+    layers = question.family.layers(built)
+    inside = {id(p): number for number, layer in enumerate(layers) for p in layer.parameters()}
+    for name, parameter in built.named_parameters():
+        assert layer_of(name) == inside.get(id(parameter)), name
+        assert layer_of(f"model.a.atomic_model.descriptor.{name}") == layer_of(name)
+
+
+def assert_type_vectors(question: Question) -> None:
+    """They are what the descriptor's own embedding gives for the types."""
+    built = question.build()
+    vectors = question.family.type_vectors(built)
+    assert (vectors is not None) == question.types
+    if vectors is not None:
+        every = torch.arange(len(TYPE_MAP), device=env.DEVICE)
+        torch.testing.assert_close(vectors, built.type_embedding(every).detach())
+
+
+def assert_edges(question: Question) -> None:
+    """There is one for every pair of atoms within the cutoff of the list they go with."""
+    coord, atype = question.frames()
+    built = question.build()
+    output, nlist = question.run(built, coord, atype)
+    edges = question.family.edges(output, nlist)
+    if question.edge_list is None:
+        assert edges is None
+        return
+    rcut = question.family.neighbour_lists(question.descriptor)[question.edge_list].rcut
+    expected = (torch.cdist(coord, coord) < rcut).sum(-1) - 1
+    assert edges is not None
+    torch.testing.assert_close(edges.present.sum(-1), expected)
+    assert len(edges.values) == int(expected.sum())
+    assert torch.isfinite(edges.values).all()
+    frame, centre, slot = torch.nonzero(edges.present, as_tuple=True)
+    far = (coord[frame, centre] - coord[frame, edges.nlist[frame, centre, slot]]).norm(dim=-1)
+    assert ((far > 0) & (far < rcut)).all()
+
+
+def assert_symmetries(question: Question) -> None:
+    """Turned, moved and permuted molecules have the same descriptor."""
+    built = question.build()
+    coord, atype = question.frames()
+    before = question.run(built, coord, atype)[0][0]
+    generator = torch.Generator().manual_seed(5)
+    turn = torch.linalg.qr(torch.randn(3, 3, generator=generator, dtype=torch.float64))[0]
+    order = torch.randperm(atype.shape[1], generator=generator)
+    moved = coord[:, order] @ turn.to(coord) + 3.0
+    after = question.run(built, moved, atype[:, order])[0][0]
+    torch.testing.assert_close(after, before[:, order], rtol=1e-5, atol=1e-6)
 
 
 @dataclass

@@ -12,7 +12,7 @@ from deepmd.pt.model.descriptor.repformers import DescrptBlockRepformers
 from deepmd.pt.model.model import BaseModel, PropertyModel
 from deepmd.pt.model.network.network import TypeEmbedNet
 
-from deepmd_mft.bridge import models
+from deepmd_mft.bridge import descriptors, models
 from tests.helpers.models import build_property, frame, save_checkpoint
 
 
@@ -23,7 +23,7 @@ def test_methods_that_are_overridden_exist():
 
 
 def test_what_the_analysis_hooks_into():
-    """deepmd_mft.bridge.models: load_backbone, message_layers, watch_layer, type_embedding."""
+    """deepmd_mft.bridge.models: load_backbone; deepmd_mft.bridge.descriptors."""
     assert {"head", "no_jit", "auto_batch_size"} <= set(inspect.signature(DeepEval).parameters)
     assert "coord" in inspect.signature(PropertyModel.forward_embedding).parameters
     assert "atomic_feature" in inspect.getsource(DPEnergyAtomicModel.forward_embedding)
@@ -45,14 +45,14 @@ def test_a_checkpoint_is_loaded_as_dp_test_loads_it(tmp_path):
     embedding = backbone.forward_embedding(coord, atype)["atomic_feature"]
     descriptor = model.get_descriptor()
     assert embedding.shape == (1, 9, descriptor.get_dim_out())
-    assert models.type_embedding(descriptor).shape[0] == 5
+    assert descriptors.type_embedding(descriptor).shape[0] == 5
 
 
 def test_layers_are_seen_as_deepmd_calls_them():
     model = build_property()
-    layers, seen = models.message_layers(model.get_descriptor()), []
+    layers, seen = list(model.get_descriptor().repflows.layers), []
     for layer in layers:
-        models.watch_layer(layer, seen.append)
+        descriptors.watch_layer(layer, seen.append)
     coord, atype, _ = frame()
     model(coord, atype)
     assert [output.shape for output in seen] == [(1, 9, 12)] * len(layers) == [(1, 9, 12)] * 2

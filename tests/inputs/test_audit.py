@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from deepmd_mft.cli import main
+from tests.helpers.descriptors import DPA2
 from tests.helpers.dp import DATA, Dp, mft_input, single_input
 
 NTRAIN = len(np.load(DATA / "train" / "set.000" / "gap.npy"))
@@ -101,6 +102,21 @@ def test_neighbours_beyond_sel(check, pretrained, monkeypatch):
         "e_sel is 5" in text and "farthest are dropped" in text for text in found["warnings"]
     )
     assert any("e_sel is 5, in the checkpoint 40" in text for text in found["errors"])
+
+
+def test_neighbours_beyond_nsel_of_a_dpa2(tmp_path, capsys):
+    """Each of its lists is looked at."""
+    config = single_input()
+    descriptor = {**DPA2, "repformer": {**DPA2["repformer"], "nsel": 3}}
+    config["model"]["descriptor"] = descriptor
+    (tmp_path / "input.json").write_text(json.dumps(config))
+    main(["check", str(tmp_path / "input.json"), "--json"])
+    found = json.loads(capsys.readouterr().out)
+    texts = [text for text in found["warnings"] if "nsel" in text]
+    expected = (("repinit", 4.0, 20), ("repformer", 3.0, 3))
+    for text, (part, rcut, nsel) in zip(texts, expected, strict=True):
+        assert f"within {part}/rcut {rcut} Angstrom, but {part}/nsel is {nsel}" in text
+    assert {"largest_repinit/nsel", "largest_repformer/nsel"} <= found["facts"]["model"].keys()
 
 
 def test_leakage(check, copied_data, tmp_path):

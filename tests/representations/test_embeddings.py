@@ -6,7 +6,7 @@ import torch
 from ase.build import bulk, molecule
 from deepmd.infer import DeepPot
 
-from deepmd_mft.bridge.models import message_layers
+from deepmd_mft.backbones.families import family_of
 from deepmd_mft.errors import UserError
 from deepmd_mft.representations.backbone import load_checkpoint
 from deepmd_mft.representations.classes import Edges, Windows, atom_classes, find_edges
@@ -17,6 +17,7 @@ from deepmd_mft.structures.elements import ELEMENTS
 from deepmd_mft.structures.structure import Structure, checked
 from deepmd_mft.structures.structure_set import StructureSet
 from tests.conftest import SHARED
+from tests.helpers.descriptors import DPA2, SE_E2_A
 from tests.helpers.dp import DATA, DESCRIPTOR, PROPERTY_NET, TYPE_MAP
 from tests.helpers.models import save_checkpoint, structure_set
 
@@ -60,7 +61,8 @@ def test_what_is_kept_is_what_was_asked_for(backbone, molecules):
     ]
     np.testing.assert_allclose(full.pooled, np.stack(means, axis=1), rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(part.pooled, full.pooled, rtol=1e-4, atol=1e-6)
-    assert all("forward" not in vars(layer) for layer in message_layers(backbone.descriptor))
+    layers = family_of(backbone.descriptor).layers(backbone.descriptor)
+    assert all("forward" not in vars(layer) for layer in layers)
 
 
 def test_permuted_and_turned_molecules_have_the_same_representations(backbone, molecules):
@@ -161,20 +163,9 @@ def test_any_head(tmp_path, head, model_type, molecules, backbone):
         load_checkpoint("m", tmp_path / "m.pt", "property")
 
 
-DPA2 = {
-    "type": "dpa2",
-    "repinit": {"rcut": 4.0, "rcut_smth": 3.0, "nsel": 20, "neuron": [4, 8], "axis_neuron": 2},
-    "repformer": {
-        "rcut": 3.0, "rcut_smth": 2.0, "nsel": 10, "nlayers": 2, "g1_dim": 8, "g2_dim": 4,
-        "attn2_hidden": 4, "attn2_nhead": 1, "attn1_hidden": 4, "attn1_nhead": 1, "axis_neuron": 2,
-    },
-}  # fmt: skip
-SE_A = {"type": "se_e2_a", "rcut": 4.0, "rcut_smth": 3.0, "sel": [10] * 5, "neuron": [4, 8]}
-
-
 @pytest.mark.parametrize(
     ("descriptor", "nlayers", "e_dim"),
-    [(DPA2, 2, 4), (SE_A, 0, 0), ({**DESCRIPTOR, "concat_output_tebd": True}, 2, 8)],
+    [(DPA2, 2, 4), (SE_E2_A, 0, 0), ({**DESCRIPTOR, "concat_output_tebd": True}, 2, 8)],
 )
 def test_other_descriptors(tmp_path, molecules, descriptor, nlayers, e_dim):
     model = load_checkpoint("m", save_checkpoint(tmp_path / "m.pt", descriptor=descriptor))

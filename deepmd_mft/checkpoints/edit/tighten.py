@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from deepmd_mft.backbones.families import family_of_type
 from deepmd_mft.bridge.models import descriptor_outputs
 from deepmd_mft.checkpoints.file import read_state
 from deepmd_mft.errors import UserError
@@ -133,14 +134,14 @@ def tighten(
         raise UserError("the model has no descriptor of type dpa3")
     for where, descriptor in descriptors:
         _check(where, descriptor["repflow"])
-    cutoffs = sorted({cut for _, one in descriptors for cut in _cutoffs(one["repflow"])})
+    cutoffs = sorted({cut for _, one in descriptors for cut in _cutoffs(one)})
     structures = (one for folder in folders for one in StructureSet.open(folder))
     _, numbers = most_neighbours(structures, cutoffs)
     most = dict(zip(cutoffs, numbers, strict=True))
     changes = []
     for where, descriptor in descriptors:
         repflow = descriptor["repflow"]
-        old, cuts = Selection.of(repflow), _cutoffs(repflow)
+        old, cuts = Selection.of(repflow), _cutoffs(descriptor)
         found = most[cuts[0]], most[cuts[1]]
         new = old.tightened(*found, margin)
         changes.append(Change(where, cuts, found, old, new))
@@ -234,9 +235,9 @@ def check_equal(
     UserError
         If an output differs by more than rounding.
     """
-    olds = [descriptor["repflow"] for _, descriptor in _descriptors(old, "model")]
+    olds = [descriptor for _, descriptor in _descriptors(old, "model")]
     drawn = [one for folder in folders for one in _some_frames(folder)]
-    frames = [one for one in drawn if all(_holds(repflow, one) for repflow in olds)]
+    frames = [one for one in drawn if all(_holds(descriptor, one) for descriptor in olds)]
     if not frames:
         return 0
     symbols = sorted({ELEMENTS[z - 1] for numbers, _, _ in frames for z in numbers})
@@ -272,12 +273,12 @@ def _some_frames(folder: Path) -> list[Any]:
     return list(data.take(rows))
 
 
-def _holds(repflow: dict[str, Any], structure: Any) -> bool:
+def _holds(descriptor: dict[str, Any], structure: Any) -> bool:
     """Whether the lists hold all neighbours of the atoms of a structure."""
-    e_rcut, a_rcut = _cutoffs(repflow)
+    e_rcut, a_rcut = _cutoffs(descriptor)
     cutoffs = sorted({e_rcut, a_rcut})
     most = dict(zip(cutoffs, most_neighbours([structure], cutoffs)[1], strict=True))
-    return Selection.of(repflow).holds(most[e_rcut], most[a_rcut])
+    return Selection.of(descriptor["repflow"]).holds(most[e_rcut], most[a_rcut])
 
 
 def _descriptors(section: Any, where: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -293,8 +294,9 @@ def _descriptors(section: Any, where: str) -> Iterator[tuple[str, dict[str, Any]
             yield from _descriptors(value, f"{where}/{number}")
 
 
-def _cutoffs(repflow: dict[str, Any]) -> tuple[float, float]:
-    return float(repflow["e_rcut"]), float(repflow["a_rcut"])
+def _cutoffs(descriptor: dict[str, Any]) -> tuple[float, float]:
+    edges, angles = family_of_type("dpa3").neighbour_lists(descriptor)
+    return edges.rcut, angles.rcut
 
 
 def _check(where: str, repflow: dict[str, Any]) -> None:
