@@ -10,20 +10,18 @@ the factors belong to the optimiser's parameter groups (:mod:`deepmd_mft.bridge.
 from __future__ import annotations
 
 import fnmatch
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from deepmd.dpmodel.utils.learning_rate import BaseLR
 
+from deepmd_mft.backbones.families import layer_of
 from deepmd_mft.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     import torch
-
-_LAYER = re.compile(r"\.descriptor\..*?layers\.(\d+)\.")
 
 
 @dataclass
@@ -121,7 +119,7 @@ class MFTRate(BaseLR):
         """
         parameters = dict(named)
         self._freeze(parameters)
-        layers = [int(found[1]) for name in parameters if (found := _LAYER.search(name))]
+        layers = [layer for name in parameters if (layer := layer_of(name)) is not None]
         number = max(layers, default=-1) + 1
         by_depth: dict[int, list[torch.nn.Parameter]] = {0: []}
         for name, parameter in parameters.items():
@@ -161,5 +159,5 @@ def _depth(name: str, number: int) -> int:
     """Return the depth of a parameter of a model whose descriptors have ``number`` layers."""
     if ".descriptor." not in name:
         return 0
-    found = _LAYER.search(name)
-    return number - int(found[1]) if found else number + 1
+    layer = layer_of(name)
+    return number + 1 if layer is None else number - layer

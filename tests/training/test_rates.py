@@ -37,13 +37,21 @@ def test_depths_and_factors():
     groups = rate.group(
         named(
             "model.a.atomic_model.fitting_net.w",
-            "model.a.atomic_model.descriptor.type_embedding.w",
+            "model.a.atomic_model.descriptor.type_embedding.embedding.embedding_net.layers.0.w",
             "model.a.atomic_model.descriptor.repflows.layers.0.w",
             "model.a.atomic_model.descriptor.repflows.layers.1.w",
         )
     )
     assert [group.depth for group in groups] == [0, 1, 2, 3]
     np.testing.assert_allclose([group.factor for group in groups], [1, 0.5, 0.05, 0.005])
+
+
+def test_a_descriptor_without_messages_is_one_layer():
+    """The layers of its embedding nets pass no messages."""
+    names = [f"a.descriptor.sea.filter_layers.networks.{n}.layers.{n}.matrix" for n in (0, 1)]
+    rate = MFTRate(1e-3, 10, stop_lr=1e-5, layer_decay=0.1)
+    groups = rate.group(named("a.fitting_net.w", *names))
+    assert [(group.depth, len(group.parameters)) for group in groups] == [(0, 1), (1, 2)]
 
 
 @pytest.mark.parametrize("step", [0, 4, 5, 7, 9])
