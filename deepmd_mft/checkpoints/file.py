@@ -56,6 +56,21 @@ def read_model_params(path: Path) -> dict[str, Any]:
     return dict(read_state(path)["_extra_state"]["model_params"])
 
 
+def write_state(path: Path, state: dict[str, Any], made: dict[str, Any]) -> None:
+    """Write weights as a checkpoint without an optimiser, which only ``--restart`` reads.
+
+    Parameters
+    ----------
+    path : Path
+        A file of its own, or a temporary name (:mod:`deepmd_mft.files.staging`).
+    state : dict
+        As :func:`read_state` returns it.
+    made : dict
+        How they were made: numbers and texts, kept in the file under ``dp_mft``.
+    """
+    torch.save({"model": state, "dp_mft": made}, path)
+
+
 def branch_weights(state: dict[str, Any], branch: str, path: Path) -> dict[str, torch.Tensor]:
     """Return the weights of one branch, named as in the branch's model.
 

@@ -99,6 +99,22 @@ class TrainingRun:
         absolute = paths[0] if isinstance(part["systems"], str) else paths
         return [Path(one) for one in list_systems({**part, "systems": absolute}, branch, section)]
 
+    def validation_systems(self, branch: Branch) -> list[Path]:
+        """Return the systems of a branch's validation data.
+
+        Raises
+        ------
+        UserError
+            If there are none, or they are not where they were.
+        """
+        systems = self.systems(branch, "validation_data")
+        if not systems:
+            raise UserError(
+                f"{self.input_file}: {branch.where} has no validation_data; give it some, a "
+                "checkpoint must not be chosen by training or test data"
+            )
+        return systems
+
     def checkpoints(self) -> list[Checkpoint]:
         """Return the kept checkpoints in the order of their steps.
 
@@ -147,6 +163,12 @@ class TrainingRun:
     @property
     def _training(self) -> dict[str, Any]:
         return dict(self.config.get("training", {}))
+
+
+def folder_of_run(model: Path) -> Path:
+    """Return the folder of the run that a model lies in: its own, or that above."""
+    folder = model.absolute().parent
+    return folder if (folder / "out.json").is_file() else folder.parent
 
 
 def best_model(folder: Path) -> Path:

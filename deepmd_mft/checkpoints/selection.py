@@ -16,12 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-import torch
 from tqdm import tqdm
 
 from deepmd_mft.bridge.neighbours import NeighbourLists
 from deepmd_mft.checkpoints.averaging import average, greedy
-from deepmd_mft.checkpoints.file import read_state
+from deepmd_mft.checkpoints.file import read_state, write_state
 from deepmd_mft.errors import UserError
 from deepmd_mft.evaluation.metrics import CLASSES, LARGER_IS_BETTER, REGRESSION, measure
 from deepmd_mft.files.checksums import file_checksum
@@ -72,40 +71,66 @@ class Selection:
 
 
 class Validation:
-    """Scores weights on the validation set of a run.
+    """Scores weights on validation data.
 
     Parameters
     ----------
-    run : TrainingRun
-    head : str, optional
-        The property branch.
-    checkpoint : Path
-        Any checkpoint of the run that can be read; the model is built from it.
+    systems : list of Path
+        The data.
+    where : str
+        Whose they are, for messages.
+    predictor : Predictor
+        Made from any checkpoint of the network that is to be scored.
     name : str, optional
         The property that counts, of a head that has several; all of them by default.
     """
 
     def __init__(
-        self, run: TrainingRun, head: str | None, checkpoint: Path, name: str | None = None
+        self, systems: list[Path], where: str, predictor: Predictor, name: str | None = None
     ) -> None:
-        branch = run.property_branch(head)
-        systems = run.systems(branch, "validation_data")
-        if not systems:
-            raise UserError(
-                f"{run.input_file}: {branch.where} has no validation_data; give it some, a "
-                "checkpoint must not be chosen by training or test data"
-            )
-        self.predictor = Predictor.load(checkpoint, branch.name or None)
+        self.predictor = predictor
         self.outputs = [o for o in self.predictor.outputs if name in (None, o.name)]
         if not self.outputs:
             known = ", ".join(output.name for output in self.predictor.outputs)
-            raise UserError(f"{branch.where} does not predict '{name}'; there are {known}")
+            raise UserError(f"{where} does not predict '{name}'; there are {known}")
         self.classes = self.outputs[0].num_classes is not None
         structures = StructureSet("validation", systems)
         self.structures = structures.with_type_map(self.predictor.type_map)
-        self.labels = {output.name: self._labels(output, branch.where) for output in self.outputs}
+        self.labels = {output.name: self._labels(output, where) for output in self.outputs}
         self.batches = self.predictor.batches(self.structures)
         self.neighbours = NeighbourLists()
+
+    @classmethod
+    def of_run(
+        cls, run: TrainingRun, head: str | None, checkpoint: Path, name: str | None = None
+    ) -> Validation:
+        """Take the validation data of a run's property branch, and a checkpoint that can be read.
+
+        Raises
+        ------
+        UserError
+            If there are none.
+        """
+        branch = run.property_branch(head)
+        systems = run.validation_systems(branch)
+        return cls(systems, branch.where, Predictor.load(checkpoint, branch.name or None), name)
+
+    def choose_metric(self, metric: str | None) -> str:
+        """Return the metric to choose by: RMSE by default, of classes ROC-AUC or accuracy.
+
+        Raises
+        ------
+        UserError
+            If ``metric`` is given and does not fit the head.
+        """
+        classes = self.outputs[0].num_classes
+        default = "rmse" if classes is None else "roc_auc" if classes == 2 else "accuracy"
+        names = CLASSES if self.classes else REGRESSION
+        if metric is not None and metric not in names:
+            raise UserError(
+                f"metric '{metric}' does not fit this head; there are {', '.join(names)}"
+            )
+        return metric or default
 
     @property
     def about(self) -> str:
@@ -158,6 +183,12 @@ class Validation:
         return {**numbers, **named}
 
 
+def signed(metric: str, value: float) -> float:
+    """Return a score of which smaller is better; infinity for what is not a number."""
+    score = -value if metric in LARGER_IS_BETTER else value
+    return float(score) if np.isfinite(score) else np.inf
+
+
 def _spread(label: np.ndarray) -> float:
     """Return the standard deviation of labels over structures, rms over their columns."""
     known = label[np.isfinite(label).all(axis=1)]
@@ -201,10 +232,7 @@ def select(
     checkpoints = run.checkpoints()
     skipped: list[str] = []
     validation = _first_readable(run, head, checkpoints, name)
-    metric = metric or _default_metric(validation)
-    names = CLASSES if validation.classes else REGRESSION
-    if metric not in names:
-        raise UserError(f"metric '{metric}' does not fit this head; there are {', '.join(names)}")
+    metric = validation.choose_metric(metric)
     properties = list(validation.labels)
     record = {
         "made_by": "dp-mft select",
@@ -237,7 +265,8 @@ def select(
     kept = min(tried, key=lambda one: one["score"], default=None)
     if kept is not None and kept["score"] < scores.min():
         members = [run.folder / member for member in kept["members"]]
-        _save(average(members), run.folder / AVERAGE)
+        with atomic_file(run.folder / AVERAGE) as partial:
+            write_state(partial, average(members), _made_of(kept, run.folder))
         kept["kept"] = True
         best = run.folder / AVERAGE
     _link(best, run.folder / BEST)
@@ -253,13 +282,6 @@ def select(
     return Selection(table, metric, validation.about, best, tried, skipped)
 
 
-def _default_metric(validation: Validation) -> str:
-    classes = validation.outputs[0].num_classes
-    if classes is None:
-        return "rmse"
-    return "roc_auc" if classes == 2 else "accuracy"
-
-
 def _first_readable(
     run: TrainingRun, head: str | None, checkpoints: list[Checkpoint], name: str | None
 ) -> Validation:
@@ -269,7 +291,7 @@ def _first_readable(
             read_state(checkpoint.path)
         except UserError:
             continue
-        return Validation(run, head, checkpoint.path, name)
+        return Validation.of_run(run, head, checkpoint.path, name)
     raise UserError(
         f"none of the {len(checkpoints)} checkpoints in {run.folder} can be read; is the first one "
         "still being written?"
@@ -306,11 +328,9 @@ def _try_averages(
     metric: str,
 ) -> list[dict[str, Any]]:
     """Try the uniform and the greedy average of the last or the best checkpoints."""
-    sign = -1.0 if metric in LARGER_IS_BETTER else 1.0
 
     def score(paths: list[Path]) -> float:
-        value = sign * validation.measure(average(paths))[metric]
-        return value if np.isfinite(value) else np.inf
+        return signed(metric, validation.measure(average(paths))[metric])
 
     found: list[dict[str, Any]] = []
     for kind, number in averages:
@@ -378,9 +398,10 @@ def _write_table(folder: Path, rows: list[dict[str, Any]], record: dict[str, Any
             partial.write_text(text)
 
 
-def _save(state: dict[str, Any], path: Path) -> None:
-    with atomic_file(path) as partial:
-        torch.save({"model": state}, partial)
+def _made_of(kept: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Say of which checkpoints an average is, for the file that holds it."""
+    members = [{"path": one, "sha256": file_checksum(folder / one)} for one in kept["members"]]
+    return {"made_by": "dp-mft select", "kind": kept["kind"], "inputs": members}
 
 
 def _link(target: Path, link: Path) -> None:

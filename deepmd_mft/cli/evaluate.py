@@ -76,17 +76,12 @@ def _sets_of_each(
     models: list[ModelFile], args: argparse.Namespace, folds: dict[str, Path]
 ) -> list[list[StructureSet]]:
     """Return the sets that each model is evaluated on: all, or those of its own fold."""
+    from deepmd_mft.checkpoints.run import folder_of_run  # noqa: PLC0415
     from deepmd_mft.evaluation.folds import match_folds, sets_of_fold  # noqa: PLC0415
     from deepmd_mft.structures.structure_set import find_sets  # noqa: PLC0415
 
     if not folds:
         return [find_sets(args.split, args.sets)] * len(models)
     known = {name: sets_of_fold(name, fold, args.sets) for name, fold in folds.items()}
-    own = match_folds([_folder_of_run(model.path) for model in models], folds)
+    own = match_folds([folder_of_run(model.path) for model in models], folds)
     return [known[name] for name in own]
-
-
-def _folder_of_run(model: Path) -> Path:
-    """Return the folder of the run that a model lies in: its own, or that above."""
-    folder = model.absolute().parent
-    return folder if (folder / "out.json").is_file() else folder.parent

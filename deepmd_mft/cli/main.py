@@ -30,6 +30,7 @@ VERBS = {
     "tighten": "make neighbour lists as narrow as the data allow, for the same network",
     "check": "list what would fail or mislead in an input, before the training",
     "select": "find the best checkpoint of a run on its validation set",
+    "interpolate": "models between two checkpoints, and soups; the best on validation data",
     "evaluate": "errors of models on split folders",
     "report": "one page that compares runs in and out of distribution",
     "analyze": "look into representations: collapse, drift, fitting auxiliary sets",
