@@ -26,6 +26,7 @@ VERBS = {
     "fetch": "download a public data set",
     "convert": "turn a public data set or a folder of structures into deepmd-kit systems",
     "split": "divide a converted set into train, val, id_test and ood_test",
+    "replay": "label structures by a teacher: an auxiliary set without the original data",
     "input": "fill a template from a checkpoint and data folders",
     "tighten": "make neighbour lists as narrow as the data allow, for the same network",
     "check": "list what would fail or mislead in an input, before the training",

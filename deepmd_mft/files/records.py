@@ -24,6 +24,7 @@ __all__ = ["RECORDS", "check_apart", "check_replaceable", "write_record"]
 RECORDS = {
     "convert": "dataset.json",
     "split": "split.json",
+    "replay": "replay.json",
     "interpolate": "interpolation.json",
     "evaluate": "evaluation.json",
     "report": "report.json",

@@ -17,6 +17,7 @@ _PACKAGES = (
     "dpdata",
     "ase",
     "rdkit",
+    "tblite",
     "POT",
 )
 
