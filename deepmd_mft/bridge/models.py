@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import json
 from typing import Any
@@ -82,6 +83,102 @@ def descriptor_outputs(
         with torch.no_grad():
             outputs.append(descriptor(extended, types, neighbours, mapping)[0][0])
     return outputs
+
+
+def build_model(model_params: dict[str, Any], state: dict[str, Any]) -> Any:
+    """Build the model of a branch as deepmd-kit does, with weights.
+
+    Parameters
+    ----------
+    model_params : dict
+        The normalised JSON of the branch.
+    state : dict of str to torch.Tensor
+        Its weights, named as in the model.
+
+    Returns
+    -------
+    torch.nn.Module
+        In evaluation mode.
+    """
+    importlib.import_module("deepmd.pt")  # loads the plugins, whose types the JSON may name
+    models: Any = importlib.import_module("deepmd.pt.model.model")
+    env: Any = importlib.import_module("deepmd.pt.utils.env")
+    model = models.get_model(copy.deepcopy(model_params)).to(env.DEVICE)
+    model.load_state_dict(state)
+    return model.eval()
+
+
+def change_types(model: Any, type_map: list[str]) -> dict[str, Any]:
+    """Give a model another type map, by deepmd-kit's own means, and return its weights then.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Of :func:`build_model`; changed in place.
+    type_map : list of str
+        Elements, some or all of the model's.
+
+    Raises
+    ------
+    NotImplementedError
+        If deepmd-kit cannot do it for a part of the model.
+    """
+    try:
+        model.change_type_map(list(type_map))
+    except AssertionError as error:
+        raise NotImplementedError(str(error)) from None
+    return dict(model.state_dict())
+
+
+def types_among(old: list[str], new: list[str], excluded: list[Any]) -> list[Any]:
+    """Return excluded types, or pairs of them, as numbers in another type map; others are left out.
+
+    Parameters
+    ----------
+    old, new : list of str
+        Type maps.
+    excluded : list of int, or of pairs of int
+        Numbers in the old one.
+    """
+    finetune: Any = importlib.import_module("deepmd.utils.finetune")
+    index, _ = finetune.get_index_between_two_maps(old, new)
+    if excluded and isinstance(excluded[0], int):
+        return list(finetune.map_atom_exclude_types(excluded, index))
+    return [list(pair) for pair in finetune.map_pair_exclude_types(excluded, index)]
+
+
+def molecule_outputs(model: Any, symbols: list[str], positions: Any) -> dict[str, Any]:
+    """Return everything that a model gives for a molecule.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Of :func:`build_model`.
+    symbols : list of str
+        Of its atoms.
+    positions : np.ndarray
+        natoms x 3, in Angstrom. Frame and atomic parameters are 0.1 where the model takes any.
+
+    Returns
+    -------
+    dict of str to torch.Tensor
+    """
+    torch: Any = importlib.import_module("torch")
+    env: Any = importlib.import_module("deepmd.pt.utils.env")
+    types = list(model.get_type_map())
+    atype = torch.tensor([[types.index(one) for one in symbols]], device=env.DEVICE)
+    coord = torch.as_tensor(positions, dtype=torch.float64, device=env.DEVICE).reshape(1, -1)
+
+    def parameters(*shape: int) -> Any:
+        return torch.full(shape, 0.1, dtype=torch.float64, device=env.DEVICE) if shape[-1] else None
+
+    output = model(
+        coord,
+        atype,
+        fparam=parameters(1, model.get_dim_fparam()),
+        aparam=parameters(1, len(symbols), model.get_dim_aparam()),
+    )
+    return {name: value.detach() for name, value in output.items()}
 
 
 def load_model(path: str, branch: str | None) -> Any:

@@ -57,7 +57,7 @@ def read_model_params(path: Path) -> dict[str, Any]:
 
 
 def write_state(path: Path, state: dict[str, Any], made: dict[str, Any]) -> None:
-    """Write weights as a checkpoint without an optimiser, which only ``--restart`` reads.
+    """Write weights as a checkpoint without an optimiser, which only ``--restart`` needs.
 
     Parameters
     ----------
@@ -68,7 +68,14 @@ def write_state(path: Path, state: dict[str, Any], made: dict[str, Any]) -> None
     made : dict
         How they were made: numbers and texts, kept in the file under ``dp_mft``.
     """
-    torch.save({"model": state, "dp_mft": made}, path)
+    # deepmd-kit asks for the key with --init-model too, and takes None for no state
+    torch.save({"model": state, "optimizer": None, "dp_mft": made}, path)
+
+
+def has_optimizer(path: Path) -> bool:
+    """Whether a checkpoint holds the state of an optimiser, without which none goes on."""
+    whole = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    return isinstance(whole, dict) and bool(whole.get("optimizer"))
 
 
 def branch_weights(state: dict[str, Any], branch: str, path: Path) -> dict[str, torch.Tensor]:

@@ -29,6 +29,7 @@ VERBS = {
     "replay": "label structures by a teacher: an auxiliary set without the original data",
     "input": "fill a template from a checkpoint and data folders",
     "tighten": "make neighbour lists as narrow as the data allow, for the same network",
+    "prune": "a checkpoint with the chosen branches and elements, without the optimizer",
     "check": "list what would fail or mislead in an input, before the training",
     "select": "find the best checkpoint of a run on its validation set",
     "interpolate": "models between two checkpoints, and soups; the best on validation data",

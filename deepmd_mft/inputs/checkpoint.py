@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from deepmd.utils.model_branch_dict import get_model_dict
 
 from deepmd_mft.checkpoints.branch import is_property
-from deepmd_mft.checkpoints.file import read_model_params, read_state
+from deepmd_mft.checkpoints.file import has_optimizer, read_model_params, read_state
 from deepmd_mft.errors import UserError
 
 if TYPE_CHECKING:
@@ -18,10 +18,8 @@ if TYPE_CHECKING:
     from deepmd_mft.inputs.findings import Findings
 
 
-def check_checkpoint(
-    path: Path, branches: list[Branch], findings: Findings, *, finetune: bool
-) -> None:
-    """Check that a checkpoint can be read and has the heads that the input asks for.
+def check_checkpoint(path: Path, branches: list[Branch], findings: Findings, option: str) -> None:
+    """Check that a checkpoint can be read and has what the option and the input ask for.
 
     Parameters
     ----------
@@ -32,11 +30,14 @@ def check_checkpoint(
         The branches of the input.
     findings : Findings
         Filled.
-    finetune : bool
-        Whether heads are chosen by ``finetune_head``.
+    option : {"finetune", "init_model", "restart"}
+        With the first, heads are chosen by ``finetune_head``; the last needs an optimiser.
     """
+    finetune = option == "finetune"
     path = checkpoint_path(path, finetune=finetune)
     model_params = findings.attempt(read_model_params, path)
+    if model_params is not None and option == "restart":
+        findings.attempt(_check_optimizer, path)
     if model_params is None or not finetune:
         return
     for branch in branches:
@@ -46,6 +47,14 @@ def check_checkpoint(
 def checkpoint_path(path: Path, *, finetune: bool) -> Path:
     """Return the file that deepmd-kit opens: it adds ``.pt`` to all but ``--finetune``."""
     return path if finetune or path.suffix == ".pt" else path.with_name(path.name + ".pt")
+
+
+def _check_optimizer(path: Path) -> None:
+    if not has_optimizer(path):
+        raise UserError(
+            f"{path} holds no optimiser (it was pruned, averaged or interpolated), so no training "
+            "goes on from it; start a new one with --init-model or --finetune"
+        )
 
 
 def _check_head(branch: Branch, model_params: dict[str, Any], path: Path) -> None:

@@ -184,4 +184,4 @@ def check_model(branches: list[Branch], checkpoints: dict[str, Path], findings: 
         findings.attempt(check_references, branch, checkpoints.get("finetune"))
     findings.attempt(check_case_embeddings, branches)
     for option, path in checkpoints.items():
-        check_checkpoint(path, branches, findings, finetune=option == "finetune")
+        check_checkpoint(path, branches, findings, option)

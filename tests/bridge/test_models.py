@@ -1,6 +1,7 @@
 """What the models, heads and the analysis rely on in deepmd-kit's models."""
 
 import inspect
+import json
 
 import torch
 from deepmd.pt.infer.deep_eval import DeepEval
@@ -13,7 +14,7 @@ from deepmd.pt.model.model import BaseModel, PropertyModel
 from deepmd.pt.model.network.network import TypeEmbedNet
 
 from deepmd_mft.bridge import descriptors, models
-from tests.helpers.models import build_property, frame, save_checkpoint
+from tests.helpers.models import build_property, frame, save_checkpoint, with_statistics
 
 
 def test_methods_that_are_overridden_exist():
@@ -46,6 +47,24 @@ def test_a_checkpoint_is_loaded_as_dp_test_loads_it(tmp_path):
     descriptor = model.get_descriptor()
     assert embedding.shape == (1, 9, descriptor.get_dim_out())
     assert descriptors.type_embedding(descriptor).shape[0] == 5
+
+
+def test_a_type_map_is_changed_by_deepmd_itself():
+    """deepmd_mft.bridge.models: build_model, change_types, types_among."""
+    coord, atype, _ = frame()
+    model = with_statistics(build_property())
+    params = json.loads(model.model_def_script)
+    same = models.build_model(params, model.state_dict())
+    names = params["type_map"]
+    symbols = [names[int(one)] for one in atype[0]]
+    found = models.molecule_outputs(same, symbols, coord.numpy())
+    torch.testing.assert_close(found["gap"], model(coord, atype)["gap"])
+    state = models.change_types(same, names[::-1])
+    turned = models.build_model({**params, "type_map": names[::-1]}, state)
+    again = models.molecule_outputs(turned, symbols, coord.numpy())
+    torch.testing.assert_close(again["gap"], found["gap"], rtol=1e-12, atol=0)
+    assert models.types_among(["H", "C", "O"], ["O", "H"], [0, 1]) == [1]
+    assert models.types_among(["H", "C", "O"], ["O", "H"], [[2, 0], [0, 1]]) == [[0, 1]]
 
 
 def test_layers_are_seen_as_deepmd_calls_them():
