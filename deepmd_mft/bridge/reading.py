@@ -171,40 +171,6 @@ def _types_of_set(data: Any, folder: Any, nframes: int) -> dict[str, np.ndarray]
     return {"atype": types, "natoms": natoms, "real_natoms_vec": real}
 
 
-def count_frames(folder: Any) -> int:
-    """Return the frames of a ``set.*`` folder as deepmd-kit counts them: by a file's header.
-
-    Parameters
-    ----------
-    folder : deepmd.utils.path.DPPath
-
-    Raises
-    ------
-    OSError, ValueError, KeyError
-        If ``coord.npy`` is missing or damaged.
-    """
-    data = importlib.import_module("deepmd.utils.data")
-    return int(data.DeepmdData._get_nframes(None, folder))
-
-
-def open_array(path: Any) -> np.ndarray:
-    """Open an array of a system; of a file in a folder, only the header is read.
-
-    Parameters
-    ----------
-    path : deepmd.utils.path.DPPath
-
-    Raises
-    ------
-    OSError, EOFError, ValueError, KeyError
-        If it is missing, damaged, or holds Python objects.
-    """
-    paths = importlib.import_module("deepmd.utils.path")
-    if isinstance(path, paths.DPOSPath):
-        return np.load(str(path), mmap_mode="r", allow_pickle=False)
-    return np.asarray(path.load_numpy())
-
-
 @contextmanager
 def opened_lmdb(path: str) -> Iterator[Any]:
     """Open an LMDB for reading, or take it as deepmd-kit has it open already.

@@ -8,11 +8,12 @@ import numpy as np
 from deepmd.dpmodel.utils.lmdb_data import is_lmdb
 
 from deepmd_mft.inputs.labels import needed_labels, read_label
-from deepmd_mft.inputs.systems import check_cells, check_elements, list_sets, list_systems
+from deepmd_mft.inputs.systems import check_cells, check_elements, list_systems, open_system
 
 if TYPE_CHECKING:
     from deepmd_mft.inputs.branches import Branch
     from deepmd_mft.inputs.findings import Findings
+    from deepmd_mft.structures.npy import System
 
 SECTIONS = ("training_data", "validation_data")
 
@@ -47,8 +48,9 @@ def _check_section(
         found = findings.attempt(check_lmdb, systems[0], branch, findings) or {}
         values = {name: [one] for name, one in found.items()}
     else:
-        findings.attempt(check_elements, systems, branch.model.get("type_map") or [], branch)
-        for system in systems:
+        opened = [one for name in systems if (one := findings.attempt(open_system, name))]
+        findings.attempt(check_elements, opened, branch.model.get("type_map") or [], branch)
+        for system in opened:
             _check_system(system, branch, findings, values)
     if branch.is_property:
         _tell_missing(values, section, branch, findings)
@@ -56,15 +58,13 @@ def _check_section(
 
 
 def _check_system(
-    system: str, branch: Branch, findings: Findings, values: dict[str, list[np.ndarray]]
+    system: System, branch: Branch, findings: Findings, values: dict[str, list[np.ndarray]]
 ) -> None:
     """Check one system; add its property labels to ``values``."""
-    sets = findings.attempt(list_sets, system) or []
-    if sets:
-        findings.attempt(check_cells, system, sets, branch)
+    findings.attempt(check_cells, system, branch)
     for label in findings.attempt(needed_labels, branch) or []:
-        for one in sets:
-            found = findings.attempt(read_label, one, label, branch)
+        for number in range(len(system.sets)):
+            found = findings.attempt(read_label, system, number, label, branch)
             if found is not None:
                 values.setdefault(label.name, []).append(found)
 

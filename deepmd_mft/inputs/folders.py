@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from deepmd.dpmodel.utils.lmdb_data import is_lmdb
 from deepmd.utils.data_system import process_systems
-from deepmd.utils.path import DPPath
 
 from deepmd_mft.bridge.reading import lmdb_frames, lmdb_type_map
 from deepmd_mft.errors import UserError
 from deepmd_mft.inputs.lmdb import check_whole
-from deepmd_mft.inputs.systems import list_sets, open_numbers
+from deepmd_mft.inputs.systems import open_system
 from deepmd_mft.names import RESERVED_NAMES
+from deepmd_mft.structures.arrays import open_array
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -77,18 +77,17 @@ def look_into(folders: Iterable[Path]) -> Contents:
 def _look_into_system(
     system: str, found: Contents, elements: set[str], tables: list[dict[str, int]]
 ) -> None:
-    names = DPPath(system) / "type_map.raw"
-    if names.is_file():
-        elements.update(str(name) for name in names.load_txt(dtype=str, ndmin=1))
-    for one in list_sets(system):
-        found.frames += one.nframes
+    opened = open_system(system)
+    elements.update(opened.symbols or [])
+    for number in range(len(opened.sets)):
+        nframes = opened.nframes(number)
+        found.frames += nframes
         table = {}
-        for path in one.folder.glob("*.npy"):
-            label = path.name.removesuffix(".npy")
+        for label in opened.labels(number):
             if label in NO_LABELS or label.startswith("atom"):
                 continue
-            array = open_numbers(path)
-            table[label] = array.size // max(one.nframes, 1)
+            array = open_array(opened.path(number, label))
+            table[label] = array.size // max(nframes, 1)
             _see(label, array, found)
         tables.append(table)
 

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from deepmd_mft.bridge.inputs import label_requirement
 from deepmd_mft.errors import UserError
-from deepmd_mft.inputs.systems import BLOCK, Set, open_numbers, rows_text
+from deepmd_mft.inputs.systems import BLOCK, rows_text
+from deepmd_mft.structures.arrays import open_array
 
 if TYPE_CHECKING:
-    from deepmd.utils.path import DPPath
-
     from deepmd_mft.inputs.branches import Branch
+    from deepmd_mft.structures.arrays import Place
+    from deepmd_mft.structures.npy import System
 
 
 @dataclass(frozen=True)
@@ -77,8 +77,8 @@ def weighed_labels(branch: Branch) -> list[Label]:
     ]
 
 
-def read_label(one: Set, label: Label, branch: Branch) -> np.ndarray | None:
-    """Check a label file's shape and values.
+def read_label(system: System, number: int, label: Label, branch: Branch) -> np.ndarray | None:
+    """Check the shape and values of a label in a set of a system.
 
     Returns
     -------
@@ -90,25 +90,25 @@ def read_label(one: Set, label: Label, branch: Branch) -> np.ndarray | None:
     UserError
         If the file is missing, cannot be read, has another shape, or has NaN or inf.
     """
-    path = one.folder / f"{label.name}.npy"
+    path, nframes = system.path(number, label.name), system.nframes(number)
     if not path.is_file():
         if label.may_miss:
-            return np.full((one.nframes, label.columns), np.nan)
-        raise _absent(path, one, label, branch)
-    array = open_numbers(path)
-    _check_shape(path, array, one, label)
-    rows = array.reshape(one.nframes, -1)
+            return np.full((nframes, label.columns), np.nan)
+        raise _absent(path, system.arrays(number), label, branch)
+    array = open_array(path)
+    _check_shape(path, array, nframes, len(system.types), label)
+    rows = array.reshape(nframes, -1)
     bad = np.concatenate(
         [
             _bad_rows(rows[start : start + BLOCK], may_miss=label.may_miss)
-            for start in range(0, one.nframes, BLOCK)
+            for start in range(0, nframes, BLOCK)
         ]
         or [np.array([], dtype=bool)]
     )
     if bad.any():
         raise UserError(
             f"{path} has {'inf' if label.may_miss else 'NaN or inf'} in "
-            f"{rows_text(np.flatnonzero(bad), one.nframes)}; remove these frames or mend their "
+            f"{rows_text(np.flatnonzero(bad), nframes)}; remove these frames or mend their "
             "labels" + _masking(label, branch)
         )
     if not label.of_property:
@@ -131,25 +131,25 @@ def check_classes(values: np.ndarray, label: Label, branch: Branch, path: str) -
         )
 
 
-def _check_shape(path: DPPath, array: np.ndarray, one: Set, label: Label) -> None:
+def _check_shape(path: Place, array: np.ndarray, nframes: int, natoms: int, label: Label) -> None:
     """Check the shape as deepmd-kit's training needs it: it takes row by row."""
-    rows = 1 if one.nframes == 1 else (array.shape[0] if array.ndim else 1)
-    if rows != one.nframes:
-        turned = array.ndim == 2 and array.shape == (label.width(one.natoms), one.nframes)
+    rows = 1 if nframes == 1 else (array.shape[0] if array.ndim else 1)
+    if rows != nframes:
+        turned = array.ndim == 2 and array.shape == (label.width(natoms), nframes)
         raise UserError(
-            f"{path} has {rows} rows, but the set has {one.nframes} frames (coord.npy); one row "
+            f"{path} has {rows} rows, but the set has {nframes} frames (coord.npy); one row "
             f"per frame is needed (its shape is {array.shape}{'; transpose it' if turned else ''})"
         )
-    width = array.size // max(one.nframes, 1)
-    if one.nframes and width != label.width(one.natoms):
+    width = array.size // max(nframes, 1)
+    if nframes and width != label.width(natoms):
         if label.of_property:
             raise UserError(
                 f"{path} has {width} column(s), but the head expects {label.columns}; make "
                 "task_dim of fitting_net and loss equal to the columns of the file"
             )
-        atoms = f" for {one.natoms} atoms" if label.atomic else ""
+        atoms = f" for {natoms} atoms" if label.atomic else ""
         raise UserError(
-            f"{path} has {width} numbers per frame, but {label.width(one.natoms)} are needed{atoms}"
+            f"{path} has {width} numbers per frame, but {label.width(natoms)} are needed{atoms}"
         )
 
 
@@ -158,8 +158,7 @@ def _bad_rows(rows: np.ndarray, *, may_miss: bool) -> np.ndarray:
     return np.asarray(bad.any(axis=1))
 
 
-def _absent(path: DPPath, one: Set, label: Label, branch: Branch) -> UserError:
-    there = sorted(Path(str(p)).stem for p in one.folder.glob("*.npy"))
+def _absent(path: Place, there: list[str], label: Label, branch: Branch) -> UserError:
     return UserError(
         f"{branch.where}: {path} does not exist, but the "
         f"{'fitting net' if label.name in ('fparam', 'aparam') else 'loss'} needs {label.name} "

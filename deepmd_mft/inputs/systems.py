@@ -1,22 +1,18 @@
-"""The systems of an input: which there are, their elements and their cells.
-
-Files are looked at through deepmd-kit's ``DPPath``, so that folders and HDF5 groups are alike.
-"""
+"""The systems of an input: which there are, their elements and their cells."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from deepmd.dpmodel.utils.lmdb_data import is_lmdb
 from deepmd.utils.data_system import process_systems
-from deepmd.utils.path import DPPath
 
-from deepmd_mft.bridge.reading import count_frames, open_array
 from deepmd_mft.errors import UserError
+from deepmd_mft.structures.arrays import open_array, place_of
 from deepmd_mft.structures.cells import left_handed
+from deepmd_mft.structures.npy import System
 
 if TYPE_CHECKING:
     from deepmd_mft.inputs.branches import Branch
@@ -24,24 +20,6 @@ if TYPE_CHECKING:
 HEADS_OF_MOLECULES = ("mft_spatial_extent", "mft_dipole_norm")
 #: Rows of a file that are looked at in one go.
 BLOCK = 65536
-
-
-@dataclass(frozen=True)
-class Set:
-    """A ``set.*`` folder of a system.
-
-    Attributes
-    ----------
-    folder : DPPath
-    nframes : int
-        Frames, by the header of ``coord.npy``.
-    natoms : int
-        Atoms of a frame, padding included.
-    """
-
-    folder: DPPath
-    nframes: int
-    natoms: int
 
 
 def list_systems(part: dict[str, Any], branch: Branch, section: str) -> list[str]:
@@ -69,45 +47,32 @@ def list_systems(part: dict[str, Any], branch: Branch, section: str) -> list[str
     )
 
 
-def list_sets(system: str) -> list[Set]:
-    """Return the set.* folders of a system.
+def open_system(system: str) -> System:
+    """Open a system that a training reads.
 
     Raises
     ------
     UserError
-        If it has none, or one without coordinates.
+        If it has no sets, no frames, or one without coordinates.
     """
-    root = DPPath(system)
-    folders = sorted(root.glob("set.*"), key=str)
-    if not folders:
-        raise UserError(f"{system} has no set.* folder, so no frames; remove it from the input")
-    natoms = len(_load_text(root / "type.raw", int))
-    sets = []
-    for folder in folders:
-        try:
-            nframes = count_frames(folder)
-        except (OSError, ValueError, KeyError, EOFError) as error:
-            raise UserError(f"{folder / 'coord.npy'} cannot be read ({error})") from None
-        sets.append(Set(folder, nframes, natoms))
-    if not any(one.nframes for one in sets):
+    opened = System.open(place_of(system))
+    if not opened.starts[-1]:
         raise UserError(f"{system} has no frames; remove it from the input")
-    return sets
+    return opened
 
 
-def check_elements(systems: list[str], type_map: list[str], branch: Branch) -> None:
+def check_elements(systems: list[System], type_map: list[str], branch: Branch) -> None:
     """Check that the model knows every element that the systems list."""
     unknown: dict[str, list[str]] = {}
     for system in systems:
-        path = DPPath(system) / "type_map.raw"
         if not type_map:
             continue
-        if path.is_file():
-            elements = [str(name) for name in _load_text(path, str)]
-            missing = [element for element in elements if element not in type_map]
+        if system.symbols is not None:
+            path = system.folder / "type_map.raw"
+            missing = [element for element in system.symbols if element not in type_map]
         else:  # deepmd-kit takes the numbers of type.raw for those of the model
-            path = DPPath(system) / "type.raw"
-            numbers = _load_text(path, int)
-            missing = [f"type {n}" for n in np.unique(numbers) if not 0 <= n < len(type_map)]
+            path = system.folder / "type.raw"
+            missing = [f"type {n}" for n in np.unique(system.types) if n >= len(type_map)]
         if missing:
             unknown[str(path)] = missing
     if unknown:
@@ -130,7 +95,7 @@ def unknown_elements(
     )
 
 
-def check_cells(system: str, sets: list[Set], branch: Branch) -> None:
+def check_cells(system: System, branch: Branch) -> None:
     """Check that a system is a molecule, or has cells from which deepmd-kit makes images.
 
     Raises
@@ -138,22 +103,22 @@ def check_cells(system: str, sets: list[Set], branch: Branch) -> None:
     UserError
         If cells are missing, left-handed or without volume, or the head is for molecules only.
     """
-    if (DPPath(system) / "nopbc").is_file():
+    if not system.periodic:
         return
     if branch.head in HEADS_OF_MOLECULES:
-        raise periodic_error(system, branch)
-    for one in sets:
-        path = one.folder / "box.npy"
+        raise periodic_error(str(system.folder), branch)
+    for number in range(len(system.sets)):
+        path, nframes = system.path(number, "box"), system.nframes(number)
         if not path.is_file():
             raise UserError(
                 f"{path} does not exist. If these are molecules, add an empty file `nopbc` to "
-                f"{system}; else write the cells"
+                f"{system.folder}; else write the cells"
             )
-        box = np.asarray(open_numbers(path))
-        if box.size != 9 * one.nframes:
+        box = np.asarray(open_array(path))
+        if box.size != 9 * nframes:
             raise UserError(
-                f"{path} has shape {box.shape}, but {one.nframes} frames (coord.npy) need "
-                f"{one.nframes} x 9 numbers"
+                f"{path} has shape {box.shape}, but {nframes} frames (coord.npy) need "
+                f"{nframes} x 9 numbers"
             )
         problem = cell_problem(box.reshape(-1, 3, 3))
         if problem:
@@ -203,28 +168,3 @@ def rows_text(rows: np.ndarray, total: int, word: str = "row") -> str:
     """Say which rows of a file, or frames, are meant; the first ten by number."""
     listed = ", ".join(map(str, rows[:10])) + (", ..." if len(rows) > 10 else "")
     return f"{len(rows)} of {total} {word}s ({word} {listed}, counted from 0)"
-
-
-def open_numbers(path: DPPath) -> np.ndarray:
-    """Open an array of numbers without reading it.
-
-    Raises
-    ------
-    UserError
-        If it is damaged, or holds something else.
-    """
-    try:
-        array = open_array(path)
-    except (OSError, EOFError, ValueError, KeyError, SyntaxError) as error:
-        why = "it holds Python objects" if "ython object" in str(error) else str(error)
-        raise UserError(f"{path} cannot be read ({why}); write it again, as numbers") from None
-    if array.dtype.kind not in "fiub":
-        raise UserError(f"{path} holds {array.dtype}; write it again, as numbers")
-    return array
-
-
-def _load_text(path: DPPath, dtype: type) -> np.ndarray:
-    try:
-        return np.atleast_1d(path.load_txt(dtype=dtype, ndmin=1))
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{path} cannot be read ({error})") from None

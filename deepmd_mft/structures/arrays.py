@@ -1,17 +1,27 @@
-"""Reading ``.npy`` and ``.raw`` files: nothing executed, nothing believed, no memory taken."""
+"""Reading ``.npy`` and ``.raw`` files: nothing executed, nothing believed, no memory taken.
+
+A file may be a data set of an HDF5 file instead: deepmd-kit takes groups (``file.hdf5#/group``) for
+folders.
+"""
 
 from __future__ import annotations
 
+from pathlib import Path
 from tokenize import TokenError
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
 import numpy as np
 
 from deepmd_mft.errors import UserError
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from deepmd.utils.path import DPPath
 
+#: A folder or file, or a group or data set of an HDF5 file.
+Place: TypeAlias = Union[Path, "DPPath"]
+
+#: How many times smaller than its content a data set of HDF5 can be stored.
+PACKED = 1100
 #: numpy parses the header as a Python literal, and fails in as many ways as that can.
 _UNREADABLE = (
     OSError,
@@ -23,17 +33,41 @@ _UNREADABLE = (
     MemoryError,
     RecursionError,
     TokenError,
+    KeyError,  # of HDF5
 )
 
-__all__ = ["as_frames", "open_array", "read_types", "read_words"]
+__all__ = ["Place", "as_frames", "open_array", "place_of", "read_types", "read_words", "shape_of"]
 
 
-def open_array(path: Path) -> np.ndarray:
-    """Open an array of numbers without reading it.
+def place_of(system: str) -> Place:
+    """Return what deepmd-kit takes a text of ``systems`` for: a folder, or a group of HDF5."""
+    if Path(system).is_dir():
+        return Path(system)
+    from deepmd.utils.path import DPPath  # noqa: PLC0415
+
+    try:
+        return DPPath(system)
+    except OSError as error:
+        raise UserError(f"{system} cannot be read ({_first_line(error)})") from None
+
+
+def shape_of(path: Place) -> tuple[int, ...]:
+    """Return the shape of an array; no more than its header is read.
+
+    Raises
+    ------
+    UserError
+        As :func:`open_array` does.
+    """
+    return tuple((open_array(path) if isinstance(path, Path) else _dataset(path)).shape)
+
+
+def open_array(path: Place) -> np.ndarray:
+    """Open an array of numbers without reading it; one of HDF5 is read.
 
     Parameters
     ----------
-    path : Path
+    path : Path or DPPath
         A ``.npy`` file.
 
     Returns
@@ -47,11 +81,12 @@ def open_array(path: Path) -> np.ndarray:
         If the file is missing, cut off, pickled, or holds anything but real numbers.
     """
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        array = _load(path)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist") from None
     except _UNREADABLE as error:
-        reason = "it is pickled" if "pickle" in str(error) else _first_line(error)
+        objects = "pickle" in str(error) or "ython object" in str(error)
+        reason = "it is pickled Python objects" if objects else _first_line(error)
         raise UserError(f"{path} is no array of numbers ({reason}); write it again") from None
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf":
         kind = array.dtype if isinstance(array, np.ndarray) else "an archive"
@@ -59,7 +94,28 @@ def open_array(path: Path) -> np.ndarray:
     return array
 
 
-def as_frames(array: np.ndarray, nframes: int, path: Path) -> np.ndarray:
+def _load(path: Place) -> np.ndarray:
+    if isinstance(path, Path):
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    return np.asarray(_dataset(path)[()])
+
+
+def _dataset(path: DPPath) -> Any:
+    """Return a data set of HDF5 that is in the file itself, and as large as it claims.
+
+    deepmd-kit's path takes links for nothing, except to read them.
+    """
+    dataset = path.root[str(path).partition("#")[2]] if path.is_file() else None
+    if dataset is None:
+        raise UserError(f"{path} does not exist")
+    if dataset.is_virtual or dataset.external:
+        raise UserError(f"{path} keeps its data in another file, which is not read")
+    if dataset.nbytes > PACKED * max(dataset.id.get_storage_size(), 1024):
+        raise UserError(f"{path} claims {dataset.nbytes:,} bytes, which are not there")
+    return dataset
+
+
+def as_frames(array: np.ndarray, nframes: int, path: Place) -> np.ndarray:
     """Give an array the shape ``nframes x width``, as deepmd-kit reads it.
 
     Parameters
@@ -69,7 +125,7 @@ def as_frames(array: np.ndarray, nframes: int, path: Path) -> np.ndarray:
         axes may be swapped (``1 x nframes``).
     nframes : int
         Frames of the set.
-    path : Path
+    path : Path or DPPath
         For messages.
 
     Raises
@@ -87,7 +143,7 @@ def as_frames(array: np.ndarray, nframes: int, path: Path) -> np.ndarray:
     )
 
 
-def read_types(path: Path) -> np.ndarray:
+def read_types(path: Place) -> np.ndarray:
     """Read ``type.raw``: the type of every atom, shape ``natoms``.
 
     Raises
@@ -109,8 +165,8 @@ def read_types(path: Path) -> np.ndarray:
     return values.astype(np.int64)
 
 
-def read_words(path: Path) -> list[str]:
-    """Read a text file of names or numbers, separated by white space.
+def read_words(path: Place) -> list[str]:
+    """Read a text file of names or numbers, separated by white space; ``#`` begins a comment.
 
     Raises
     ------
@@ -118,8 +174,11 @@ def read_words(path: Path) -> list[str]:
         If it cannot be read or is no text.
     """
     try:
-        return path.read_text(encoding="utf-8-sig").split()
-    except (OSError, UnicodeDecodeError) as error:
+        if not isinstance(path, Path):
+            return [str(word) for word in np.ravel(_load(path).astype(str))]
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        return [word for line in lines for word in line.partition("#")[0].split()]
+    except (OSError, UnicodeDecodeError, KeyError, ValueError) as error:
         raise UserError(f"{path} cannot be read ({_first_line(error)})") from None
 
 

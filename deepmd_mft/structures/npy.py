@@ -1,4 +1,4 @@
-"""deepmd/npy, mixed or not: systems below a folder, as ``dp`` finds and reads them."""
+"""deepmd/npy, mixed or not: systems below a folder or in HDF5, as ``dp`` finds and reads them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,14 @@ from deepmd_mft.errors import UserError
 from deepmd_mft.files.checksums import file_checksum
 from deepmd_mft.files.npy import save_array
 from deepmd_mft.names import RESERVED_NAMES
-from deepmd_mft.structures.arrays import as_frames, open_array, read_types, read_words
+from deepmd_mft.structures.arrays import (
+    as_frames,
+    open_array,
+    place_of,
+    read_types,
+    read_words,
+    shape_of,
+)
 from deepmd_mft.structures.rows import Rows
 from deepmd_mft.structures.store import Store, numbers_by_type, read_record
 from deepmd_mft.structures.structure import Structure, checked
@@ -22,9 +29,10 @@ from deepmd_mft.structures.structure import Structure, checked
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from deepmd_mft.structures.arrays import Place
     from deepmd_mft.structures.store import Block
 
-__all__ = ["NpyStore", "list_systems"]
+__all__ = ["NpyStore", "System", "list_systems"]
 
 #: Sets kept open at a time; each holds three file descriptors, of which there are often 1,024.
 OPEN_SETS = 200
@@ -35,7 +43,7 @@ GEOMETRY = ("coord", "box", "real_atom_types")
 
 
 def list_systems(folder: Path) -> list[str]:
-    """List the systems below a folder, as ``dp`` does: linked ones too.
+    """List the systems below a folder, or group of HDF5, as ``dp`` does: linked ones too.
 
     Returns
     -------
@@ -44,8 +52,14 @@ def list_systems(folder: Path) -> list[str]:
     """
     from deepmd.utils.data_system import process_systems  # noqa: PLC0415
 
-    found = {Path(path).relative_to(folder).as_posix() for path in process_systems(str(folder))}
-    return sorted(found)
+    root = _root(folder)
+    names = {Path(path).relative_to(root).as_posix() for path in process_systems(str(folder))}
+    return sorted(names)
+
+
+def _root(path: Path) -> Path:
+    """Return the folder or group; the first group of an HDF5 file."""
+    return Path(f"{path}#") if path.is_file() else path
 
 
 @dataclass(frozen=True)
@@ -54,8 +68,9 @@ class System:
 
     Parameters
     ----------
-    folder : Path
-    sets : list of Path
+    folder : Path or DPPath
+        A folder, or a group of an HDF5 file.
+    sets : list of Path or DPPath
         Its ``set.*`` folders in deepmd-kit's order.
     starts : np.ndarray of int
         First frame of each set, and the number of all; shape ``nsets + 1``.
@@ -67,8 +82,8 @@ class System:
         Without a file ``nopbc``; with ``real_atom_types.npy``.
     """
 
-    folder: Path
-    sets: list[Path]
+    folder: Place
+    sets: list[Place]
     starts: np.ndarray
     types: np.ndarray
     symbols: list[str] | None
@@ -76,7 +91,7 @@ class System:
     mixed: bool
 
     @classmethod
-    def open(cls, folder: Path) -> System:
+    def open(cls, folder: Place) -> System:
         """Read what is not large.
 
         Raises
@@ -84,7 +99,7 @@ class System:
         UserError
             If the folder is no system, or its sets do not fit together.
         """
-        sets = sorted(folder.glob("set.*"))
+        sets: list[Place] = sorted(folder.glob("set.*"), key=str)
         if not sets:
             raise UserError(f"{folder} has a type.raw, but no set.* with data")
         types = read_types(folder / "type.raw")
@@ -103,23 +118,36 @@ class System:
             mixed.pop(),
         )
 
+    def arrays(self, number: int) -> list[str]:
+        """Names of all arrays of a set."""
+        return sorted(path.name.removesuffix(".npy") for path in self.sets[number].glob("*.npy"))
+
     def labels(self, number: int) -> list[str]:
         """Names of the labels of a set."""
-        return sorted(p.stem for p in self.sets[number].glob("*.npy") if p.stem not in GEOMETRY)
+        return [name for name in self.arrays(number) if name not in GEOMETRY]
+
+    def path(self, number: int, name: str) -> Place:
+        """Return where an array of a set lies, if it is there."""
+        return self.sets[number] / f"{name}.npy"
+
+    def nframes(self, number: int) -> int:
+        """Return the frames of a set."""
+        return int(self.starts[number + 1] - self.starts[number])
 
     def frames(self, number: int, name: str) -> np.ndarray:
         """Open an array of a set, one row for each frame."""
-        path = self.sets[number] / f"{name}.npy"
-        return as_frames(open_array(path), self.starts[number + 1] - self.starts[number], path)
+        path = self.path(number, name)
+        return as_frames(open_array(path), self.nframes(number), path)
 
 
-def _count_frames(folder: Path, natoms: int) -> int:
+def _count_frames(folder: Place, natoms: int) -> int:
+    """Return the frames of a set as deepmd-kit counts them: by the header of ``coord.npy``."""
     path = folder / "coord.npy"
-    coord = open_array(path)
-    nframes = len(coord) if coord.ndim > 1 else 1
-    if coord.size != nframes * natoms * 3:
+    shape = shape_of(path)
+    nframes = shape[0] if len(shape) > 1 else 1
+    if np.prod(shape, dtype=np.int64) != nframes * natoms * 3:
         raise UserError(
-            f"{path} has the shape {coord.shape}; type.raw lists {natoms} atoms, so {3 * natoms} "
+            f"{path} has the shape {shape}; type.raw lists {natoms} atoms, so {3 * natoms} "
             "numbers are needed for each frame"
         )
     return nframes
@@ -146,7 +174,7 @@ class NpyStore(Store):
         names = [name for name in list_systems(path) if _lies_within(name, within)]
         if not names:
             raise UserError(f"{path} holds no deepmd-kit systems (no type.raw below it)")
-        self.systems = {name: System.open(path / name) for name in names}
+        self.systems = {name: System.open(place_of(str(_root(path) / name))) for name in names}
         table = path / "rows.csv"
         if table.is_file():
             self.rows = _own_rows(Rows.read(table), table, self.systems, within)
@@ -192,7 +220,7 @@ class NpyStore(Store):
     def blocks(self, name: str, chosen: np.ndarray) -> Iterator[Block]:
         """Yield a label of the rows ``chosen``, set by set, where the set has it."""
         for system, number, positions, frames in self._by_set(chosen):
-            if (system.sets[number] / f"{name}.npy").is_file():
+            if system.path(number, name).is_file():
                 yield positions, system.frames(number, name)[frames]
 
     def label_names(self, row: int) -> list[str]:
@@ -227,6 +255,10 @@ class NpyStore(Store):
     def checksum(self) -> str:
         """SHA-256 over names and contents of the systems' files."""
         digest = hashlib.sha256()
+        if not self.path.is_dir():
+            file, _, group = str(self.path).partition("#")
+            digest.update(f"{group}\n{file_checksum(Path(file))}".encode())
+            return digest.hexdigest()
         files = [
             path.relative_to(self.path)
             for system in self.systems.values()
@@ -246,6 +278,8 @@ class NpyStore(Store):
         property that some of them lack is NaN there. Labels of deepmd-kit's own (``force``)
         stay absent where they are absent: it would train on the NaN.
         """
+        if not self.path.is_dir():
+            super().write_part(chosen, out)
         places: dict[int, tuple[str, int]] = {}
         names = np.array(self.rows.systems, dtype=object)[chosen]
         for name in dict.fromkeys(names.tolist()):
@@ -268,7 +302,7 @@ class NpyStore(Store):
             positions = np.concatenate([part[2] for part in parts])
             target = folder / f"set.{number:03d}"
             target.mkdir()
-            files = {p.stem for system, n, *_ in parts for p in system.sets[n].glob("*.npy")}
+            files = {name for system, n, *_ in parts for name in system.arrays(n)}
             for name in sorted(files):
                 values = _stack([_rows_of(name, *part) for part in parts])
                 save_array(target / f"{name}.npy", values[np.argsort(positions)])
@@ -340,7 +374,7 @@ def _kinds(parts: list[Part]) -> list[tuple[tuple[str, int], ...]]:
     That is which arrays of deepmd-kit's own it has, and the widths of those that vary.
     """
     widths = [
-        {p.stem: system.frames(number, p.stem).shape[1] for p in system.sets[number].glob("*.npy")}
+        {name: system.frames(number, name).shape[1] for name in system.arrays(number)}
         for system, number, *_ in parts
     ]
     every = {name for one in widths for name in one}
@@ -361,7 +395,7 @@ def _rows_of(
     name: str, system: System, number: int, _positions: np.ndarray, frames: np.ndarray
 ) -> np.ndarray | int:
     """Return the values of an array, or the number of rows that have none."""
-    if not (system.sets[number] / f"{name}.npy").is_file():
+    if not system.path(number, name).is_file():
         return len(frames)
     return system.frames(number, name)[frames]
 

@@ -55,6 +55,8 @@ def _open(path: Path, within: list[str]) -> Store:
         if path.suffix == ".lmdb":  # deepmd-kit goes by the name
             raise UserError(f"{path} is called .lmdb, but has no data.mdb; copy or write it again")
         return NpyStore(path, within)
+    if _is_hdf5(path):
+        return NpyStore(path)
     if path.is_file():
         from deepmd_mft.structures.memory import AseStore  # noqa: PLC0415  (imports ase)
 
@@ -163,6 +165,13 @@ def _is_set(folder: Path) -> bool:
 
 def _is_lmdb(folder: Path) -> bool:
     return (folder / "data.mdb").is_file()
+
+
+def _is_hdf5(path: Path) -> bool:
+    """Whether deepmd-kit reads systems from the groups of a file: ``file.hdf5#/group``."""
+    from h5py import is_hdf5  # noqa: PLC0415
+
+    return bool(is_hdf5(str(path).partition("#")[0]))
 
 
 def _holds_data(folder: Path) -> bool:

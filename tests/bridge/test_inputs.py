@@ -8,7 +8,6 @@ from deepmd.pt.train import training
 from deepmd.pt.utils.dataloader import DpLoaderSet
 from deepmd.pt.utils.lmdb_dataset import LmdbDataset
 from deepmd.utils.finetune import get_finetune_rules_from_model_params
-from deepmd.utils.path import DPPath
 
 from deepmd_mft.bridge import inputs as bridge
 from deepmd_mft.bridge import reading
@@ -71,12 +70,6 @@ def test_records_have_the_names_of_npy_files(tmp_path):
     assert {"coord", "atype", "energy", "force", "gap"} <= found.keys()
     np.testing.assert_array_equal(found["force"], forces)
     assert reading.lmdb_type_map(path) == TYPE_MAP
-
-
-def test_frames_are_counted_by_the_header(tmp_path):
-    system = write_system(tmp_path / "m", nframes=7)
-    (folder,) = DPPath(str(system)).glob("set.*")
-    assert reading.count_frames(folder) == 7
 
 
 @pytest.mark.parametrize(

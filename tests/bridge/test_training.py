@@ -3,7 +3,6 @@
 import copy
 import inspect
 
-import h5py
 import numpy as np
 import pytest
 import torch
@@ -22,6 +21,7 @@ from tests.helpers.deepmd_data import LAYOUTS, write_layout
 from tests.helpers.dp import DESCRIPTOR, ENERGY_NET, TYPE_MAP
 from tests.helpers.labels import gaps, write_lmdb, write_npy
 from tests.helpers.models import NETS, build_head, build_property
+from tests.helpers.systems import as_hdf5
 
 
 def get_loss(model, **loss_params):
@@ -162,18 +162,6 @@ def layout_batches(folder, kind, arrays, *, type_map, **options):
     with torch.device("cpu"):
         packed = training.make_stat_input(data.systems, data.dataloaders, 1, **options)
     return list(all_batches(packed, arrays))
-
-
-def as_hdf5(system, file):
-    """Copy a system into a group of an HDF5 file; return its name for deepmd-kit."""
-    with h5py.File(file, "w") as out:
-        group = out.create_group("system")
-        group["type.raw"] = np.loadtxt(system / "type.raw", dtype=int)
-        group["type_map.raw"] = np.array((system / "type_map.raw").read_text().split(), dtype="S")
-        group["nopbc"] = True
-        for path in system.glob("set.*/*.npy"):
-            group[str(path.relative_to(system))] = np.load(path)
-    return f"{file}#/system"
 
 
 def frames_of(batches, ntypes):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import h5py
 import lmdb
 import msgpack
 import numpy as np
@@ -71,3 +72,16 @@ def _encoded(value: Any) -> Any:
     if not isinstance(value, np.ndarray):
         return value
     return {"type": str(value.dtype), "shape": list(value.shape), "data": value.tobytes()}
+
+
+def as_hdf5(system: Path, file: Path) -> str:
+    """Copy a system into a group of an HDF5 file; return its name for deepmd-kit."""
+    with h5py.File(file, "w") as out:
+        group = out.create_group("system")
+        group["type.raw"] = np.loadtxt(system / "type.raw", dtype=int)
+        group["type_map.raw"] = np.array((system / "type_map.raw").read_text().split(), dtype="S")
+        if (system / "nopbc").is_file():
+            group["nopbc"] = True
+        for path in system.glob("set.*/*.npy"):
+            group[str(path.relative_to(system))] = np.load(path)
+    return f"{file}#/system"

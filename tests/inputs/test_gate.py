@@ -67,7 +67,7 @@ def test_property_file_broken(check, copied_data, edit, message):
 def test_property_file_truncated(check, copied_data):
     path = a_set(copied_data / "train") / "gap.npy"
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match="is no array of numbers"):
         check(single_input())
 
 

@@ -4,13 +4,13 @@ import json
 
 import numpy as np
 import pytest
-from deepmd.utils.path import DPOSPath
 
 from deepmd_mft.cli import main
 from deepmd_mft.errors import UserError
+from deepmd_mft.structures import arrays, npy
 from tests.helpers.dp import single_input
 from tests.helpers.gate import run_gate
-from tests.helpers.systems import write_system
+from tests.helpers.systems import as_hdf5, write_system
 
 N = 4
 GAP = np.arange(N, dtype=float)[:, None]
@@ -77,8 +77,8 @@ def objects(values):
         (GAP[:, 0], ""),
         (GAP.reshape(N, 1, 1), ""),
         (GAP.astype(np.int32), ""),
-        (objects(GAP), "it holds Python objects"),
-        (objects([[1.0], [None], [2.0], [3.0]]), "it holds Python objects"),
+        (objects(GAP), "Python objects"),
+        (objects([[1.0], [None], [2.0], [3.0]]), "Python objects"),
         (GAP.astype(str), "holds <U"),
         (GAP.astype(complex), "holds complex"),
     ],
@@ -107,7 +107,7 @@ def test_a_broken_label_hides_nothing_else(tmp_path, capsys):
     path.write_text(json.dumps(property_input(tmp_path / "set")))
     assert main(["check", str(path), "--json"]) == 1
     errors = "\n".join(json.loads(capsys.readouterr().out)["errors"])
-    assert f"{bad}/set.000/gap.npy cannot be read" in errors
+    assert f"{bad}/set.000/gap.npy is no array of numbers (it is pickled Python objects)" in errors
     assert f"{other}/set.000/gap.npy has NaN or inf in 4 of 4 rows" in errors
 
 
@@ -120,19 +120,51 @@ def test_no_type_map_means_the_models(tmp_path):
         run_gate(property_input(system), tmp_path)
 
 
-def test_no_coordinates_are_read(tmp_path, monkeypatch):
+@pytest.mark.parametrize("packed", [False, True], ids=["npy", "hdf5"])
+def test_no_coordinates_are_read(tmp_path, monkeypatch, packed):
+    """Of them the shape is enough, of an array in a file or in HDF5."""
     system = write_system(tmp_path / "m", nframes=N, gap=GAP)
-    read = DPOSPath.load_numpy
+    if packed:
+        system = as_hdf5(system, tmp_path / "m.hdf5")
+    load, header = arrays._load, arrays.shape_of
 
-    def load_numpy(self):
-        assert self.name != "coord.npy"
-        return read(self)
+    def load_labels(path):
+        assert path.name != "coord.npy"
+        return load(path)
 
-    monkeypatch.setattr(DPOSPath, "load_numpy", load_numpy)
-    coords = system / "set.000" / "coord.npy"
-    header = coords.read_bytes()[:128]  # numpy pads its header to this
-    coords.write_bytes(header)  # whoever reads more than that fails
+    def shape_of(path):
+        with monkeypatch.context() as patch:
+            patch.setattr(arrays, "_load", load)  # mapped, no more
+            return header(path)
+
+    monkeypatch.setattr(arrays, "_load", load_labels)
+    monkeypatch.setattr(npy, "shape_of", shape_of)
     run_gate(property_input(system), tmp_path)
+
+
+def test_systems_in_hdf5(tmp_path, capsys):
+    """deepmd-kit reads groups of a file like folders, and so do all checks."""
+    crystals = as_hdf5(crystal(tmp_path / "c", CELL), tmp_path / "c.hdf5")
+    path = tmp_path / "input.json"
+    path.write_text(json.dumps(property_input(crystals)))
+    main(["check", str(path), "--json"])
+    found = json.loads(capsys.readouterr().out)
+    assert not found["errors"]
+    assert found["facts"]["model"]["frames"] == N
+    assert found["facts"]["model"]["elements"] == ["C", "H"]
+    left = as_hdf5(crystal(tmp_path / "l", CELL[[1, 0, 2]], gap=GAP.T), tmp_path / "l.hdf5")
+    path.write_text(json.dumps(property_input(left)))
+    assert main(["check", str(path), "--json"]) == 1
+    errors = "\n".join(json.loads(capsys.readouterr().out)["errors"])
+    assert f"{left}/set.000/box.npy: 4 of 4 frames" in errors
+    assert f"{left}/set.000/gap.npy has 1 rows, but the set has 4 frames" in errors
+
+
+def test_coordinates_of_another_number_of_atoms(tmp_path):
+    system = write_system(tmp_path / "m", nframes=N, gap=GAP)
+    (system / "type.raw").write_text("0 1 1 1 1 1\n")
+    with pytest.raises(UserError, match=r"coord\.npy has the shape .* type\.raw lists 6 atoms"):
+        run_gate(property_input(system), tmp_path)
 
 
 def test_sets_of_one_system(tmp_path):
