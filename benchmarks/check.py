@@ -81,10 +81,13 @@ def training_input(train: Path, valid: Path) -> dict[str, Any]:
 
 
 def measure(name: str, command: list[str]) -> None:
-    """Run a command; print seconds and peak memory, and what it printed last."""
+    """Run a command; print seconds and peak memory, and what it printed last.
+
+    It runs in a folder of its own: a start is recorded in the current one, as `dp train` does.
+    """
     started = time.perf_counter()
-    with tempfile.TemporaryFile("w+") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+    with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryDirectory() as folder:
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, cwd=folder)
         _, status, usage = os.wait4(process.pid, 0)
         seconds = time.perf_counter() - started
         output.seek(0)
@@ -109,7 +112,7 @@ def main() -> int:
     parser.add_argument("--keep", type=Path, help="write the layouts here and keep them")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
-        root = args.keep or Path(temporary)
+        root = (args.keep or Path(temporary)).resolve()
         rng = np.random.default_rng(0)
         sizes = rng.multinomial(args.structures, np.full(args.folders, 1 / args.folders))
         layout = root / "by_count"

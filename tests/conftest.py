@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.helpers.dp import DATA, ROOT, Dp, mft_input, pretrain_input
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 SHARED = Path(os.environ.get("DEEPMD_MFT_SHARED", ROOT.parent / "shared")) / "data"
 
@@ -17,6 +21,21 @@ SHARED = Path(os.environ.get("DEEPMD_MFT_SHARED", ROOT.parent / "shared")) / "da
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Keep what is remembered between trainings out of the home folder."""
     os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_is_left_behind() -> Iterator[None]:
+    """No test, and nothing that a test runs, writes into the folder that it is started in."""
+    here = Path.cwd()
+    before = _outputs(here)
+    yield
+    left = sorted(_outputs(here) - before)
+    assert not left, f"{here} has new files: {left}; run what writes them in tmp_path"
+
+
+def _outputs(folder: Path) -> set[str]:
+    kinds = {".csv", ".html", ".json", ".log", ".npy", ".npz", ".out", ".png", ".pt", ".pth"}
+    return {one.name for one in folder.iterdir() if one.suffix in kinds or one.name == "checkpoint"}
 
 
 @pytest.fixture

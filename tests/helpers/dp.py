@@ -5,11 +5,11 @@ from __future__ import annotations
 import copy
 import json
 import os
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from tests.helpers import forked
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT / "examples" / "qm9_gap" / "data"
@@ -152,17 +152,8 @@ class Dp:
 
     def __call__(self, *args: str, ok: bool = True) -> str:
         """Run a command; return what it printed, after checking its status."""
-        command = [sys.executable, "-m", "deepmd", "--pt", *args]
-        done = subprocess.run(
-            command,
-            cwd=self.folder,
-            capture_output=True,
-            text=True,
-            check=False,
-            env={**os.environ, **ONE_THREAD},
-        )
-        output = done.stdout + done.stderr
-        assert (done.returncode == 0) == ok, f"dp {' '.join(args)}: {done.returncode}\n{output}"
+        status, output = forked.run(("--pt", *args), self.folder, {**os.environ, **ONE_THREAD})
+        assert (status == 0) == ok, f"dp {' '.join(args)}: {status}\n{output}"
         return output
 
     def train(self, config: dict[str, Any], *args: str, ok: bool = True) -> str:
