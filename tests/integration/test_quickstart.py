@@ -1,5 +1,6 @@
 """The quickstart from end to end, with a few steps."""
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -50,8 +51,16 @@ def test_writes_table_and_picture(runs):
     assert "dp --pt train input.json --finetune pretrained/model.pt" in log
 
 
-def test_a_finished_run_is_not_repeated(runs):
+def test_a_finished_run_is_not_repeated(runs, monkeypatch, capsys):
+    """What comes after the trainings is the same as before, and spared here."""
     before = (runs / "mft" / "lcurve.out").read_text()
-    log = quickstart(runs)
+    spec = importlib.util.spec_from_file_location("quickstart", SCRIPT)
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    monkeypatch.setattr(script, "dp", lambda *_: "PROPERTY MAE : 0.01\nPROPERTY RMSE : 0.02")
+    monkeypatch.setattr(sys, "argv", ["quickstart.py", "--runs", str(runs), "--steps", "4"])
+    assert script.main() == 0
+    log = capsys.readouterr().out
+    assert "ft: finished before" in log
     assert "mft: finished before" in log
     assert (runs / "mft" / "lcurve.out").read_text() == before
