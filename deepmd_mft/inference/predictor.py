@@ -1,16 +1,14 @@
 """Load a model, checkpoint or frozen, and predict with it.
 
-The numbers are those of ``dp --pt test``. It is quicker because each core has a batch of its own
-(operators on small tensors share cores badly), padding is cut off, structures of one size go
-together, nothing is kept for a gradient that nobody asks for, and TorchScript does not spend the
-first batches on specialising itself.
+The numbers are those of ``dp --pt test``. It is quicker because each core has a batch of its own,
+padding is cut off, structures of one size go together, nothing is kept for a gradient that nobody
+asks for, and TorchScript does not spend the first batches on specialising itself.
 """
 
 from __future__ import annotations
 
 import json
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,7 +16,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 
-from deepmd_mft.backbones.memory import keep_memory
 from deepmd_mft.bridge.models import load_frozen, load_model, no_jit_warm_up, rebuild
 from deepmd_mft.checkpoints.branch import (
     branches_of,
@@ -30,25 +27,18 @@ from deepmd_mft.checkpoints.branch import (
 )
 from deepmd_mft.checkpoints.file import branch_weights, read_model_params, read_state
 from deepmd_mft.errors import UserError
-from deepmd_mft.structures.batches import ATOMS_PER_BATCH
+from deepmd_mft.inference.network import Network
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from deepmd_mft.bridge.neighbours import NeighbourLists
+    from deepmd_mft.inference.network import Seen
     from deepmd_mft.structures.batches import Batch
-    from deepmd_mft.structures.structure_set import StructureSet
 
 #: Atoms from which on it pays to prepare a frozen model, which takes one to three seconds.
 MANY_ATOMS = 50_000
-#: Batches at a time: models that are not frozen hold Python's lock for a tenth of the time.
-MOST_WORKERS = 8
-#: Memory of a GPU that is taken for an atom, and a limit. Set with care, not measured.
-BYTES_PER_ATOM = 4 * 2**20
-MOST_ATOMS = 16_384
-#: What :meth:`Predictor.represent` can return, by deepmd-kit's names.
-REPRESENTATIONS = {"descriptor": "descriptor", "last_layer": "atomic_feature"}
 
 
 @dataclass(frozen=True)
@@ -82,8 +72,8 @@ class Output:
 FORCE_FIELD = (Output("energy", 1), Output("force", 3, per_atom=True), Output("virial", 9))
 
 
-class Predictor:
-    """A loaded model.
+class Predictor(Network):
+    """A loaded model that predicts.
 
     Parameters
     ----------
@@ -105,17 +95,12 @@ class Predictor:
     """
 
     def __init__(self, model: Any, params: dict[str, Any], branch: str, path: Path) -> None:
-        self.model = model
-        for weights in model.parameters():
-            weights.requires_grad_(False)  # forces need the gradient by coordinates only
-        self.device = next(iter(model.parameters())).device
+        super().__init__(model)
         self.params = params
         self.branch = branch
         self.path = path
-        self.type_map = list(model.get_type_map())
         self.is_force_field = is_force_field(params)
         self.outputs = _outputs(params, model)
-        self.dim_fparam = int(model.get_dim_fparam())
         if model.get_dim_aparam():
             raise UserError(
                 f"{path} takes atomic parameters (aparam), which dp-mft evaluate does not read; "
@@ -165,11 +150,6 @@ class Predictor:
             ) from None
         _check_head(path, "", params)
         return cls(model, params, "", path)
-
-    def batches(self, structures: StructureSet) -> list[Batch]:
-        """Return the structures of a set in batches for this model."""
-        atoms = atoms_per_batch(self.device)
-        return structures.batches(self.type_map, dim_fparam=self.dim_fparam, atoms=atoms)
 
     def load_weights(self, state: Path | dict[str, Any]) -> None:
         """Put the weights of a checkpoint of the same run into this model.
@@ -225,13 +205,12 @@ class Predictor:
             if neighbours is not None:
                 neighbours.choose(number)
             with gradient(), no_jit_warm_up():  # both hold for one thread only
-                output = model(*self._inputs(batches[number]))
+                output = model(*self.inputs(batches[number]))
             return {k: output[k].detach().cpu().numpy() for k in found if k in output}
 
         remembering = neighbours.kept() if neighbours is not None else nullcontext()
-        with remembering, _workers(self.device) as pool:
-            results = pool.map(forward, range(len(batches)))
-            for batch, result in zip(batches, results, strict=True):
+        with remembering:
+            for batch, result in zip(batches, self.each(batches, forward), strict=True):
                 for output in self.outputs:
                     if output.name in result:
                         values = result[output.name].reshape(-1, output.columns)
@@ -267,38 +246,26 @@ class Predictor:
         UserError
             If the model has no such representation.
         """
-        places = _Places(batches)
 
-        def forward(number: int) -> np.ndarray:
-            with torch.no_grad(), no_jit_warm_up():
-                output = self.model.forward_embedding(*self._inputs(batches[number]))
-            return np.asarray(output[REPRESENTATIONS[what]].mean(dim=1).cpu().numpy())
+        def pooled(seen: Seen) -> np.ndarray:
+            values = seen.node if what == "descriptor" else seen.last_layer
+            return np.asarray(values.mean(dim=1).cpu().numpy())
 
         parts: list[np.ndarray] = []
         try:
-            with _workers(self.device) as pool:
-                for batch, part in zip(
-                    batches, pool.map(forward, range(len(batches))), strict=True
-                ):
-                    parts.append(part)
-                    if advance:
-                        advance(len(batch.rows))
+            for batch, part in zip(batches, self.look(batches, pooled), strict=True):
+                parts.append(part)
+                if advance:
+                    advance(len(batch.rows))
         except (AttributeError, KeyError, NotImplementedError):
             raise UserError(
                 f"{self.path} has no {what.replace('_', ' ')} to look into; frozen with an older "
                 "deepmd-kit, or combined of several models?"
             ) from None
-        found = np.empty((len(places.natoms), parts[0].shape[1]))
+        found = np.empty((sum(map(len, parts)), parts[0].shape[1]))
         for batch, part in zip(batches, parts, strict=True):
             found[batch.rows] = part
         return found
-
-    def _inputs(self, batch: Batch) -> tuple[torch.Tensor | None, ...]:
-        """Return the coordinates, types, cells and frame parameters of a batch, on the device."""
-        parts = (batch.coord, batch.atype, batch.box, batch.fparam)
-        return tuple(
-            None if part is None else torch.as_tensor(part, device=self.device) for part in parts
-        )
 
     @cached_property
     def _quicker(self) -> Any:
@@ -338,32 +305,6 @@ class _Places:
         if not output.per_atom:
             return batch.rows
         return (self.starts[batch.rows][:, None] + np.arange(batch.atype.shape[1])).ravel()
-
-
-def atoms_per_batch(device: torch.device) -> int:
-    """Return how many atoms go through a network at a time.
-
-    A core is busy with few; a GPU, with thousands of cores, waits for the CPU on so few.
-    """
-    if device.type != "cuda":
-        return ATOMS_PER_BATCH
-    free, _ = torch.cuda.mem_get_info(device)
-    return int(min(max(free // BYTES_PER_ATOM, ATOMS_PER_BATCH), MOST_ATOMS))
-
-
-@contextmanager
-def _workers(device: torch.device) -> Iterator[ThreadPoolExecutor]:
-    """Return a pool of threads, among which the cores that torch may use are divided."""
-    cores = torch.get_num_threads()
-    workers = min(cores, MOST_WORKERS) if device.type == "cpu" else 1
-    torch.set_num_threads(cores // workers)  # holds for threads that start from here on
-    keep_memory()
-    pool = ThreadPoolExecutor(workers)
-    try:
-        yield pool
-    finally:
-        pool.shutdown(cancel_futures=True)  # an interrupt does not wait for the batches to come
-        torch.set_num_threads(cores)
 
 
 def _properties_first(branches: dict[str, dict[str, Any]]) -> list[str]:

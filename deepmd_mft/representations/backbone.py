@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from deepmd_mft.backbones.families import family_of
 from deepmd_mft.bridge.models import load_backbone
 from deepmd_mft.checkpoints.branch import choose_branch
 from deepmd_mft.checkpoints.file import branch_weights, read_state
 from deepmd_mft.errors import UserError
 from deepmd_mft.files.checksums import file_checksum
+from deepmd_mft.inference.network import Network
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,8 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["Backbone", "load_checkpoint"]
 
 
-@dataclass(frozen=True)
-class Backbone:
+class Backbone(Network):
     """A loaded branch of a checkpoint.
 
     Parameters
@@ -34,24 +32,15 @@ class Backbone:
         Path, checksum and branch, for the artefacts.
     """
 
-    name: str
-    model: Any
-    record: dict[str, Any]
-
-    @property
-    def descriptor(self) -> Any:
-        """The descriptor, a ``torch.nn.Module``."""
-        return self.model.atomic_model.descriptor
-
-    @property
-    def type_map(self) -> list[str]:
-        """Elements that the branch knows."""
-        return list(self.model.get_type_map())
+    def __init__(self, name: str, model: Any, record: dict[str, Any]) -> None:
+        super().__init__(model)
+        self.name = name
+        self.record = record
 
     @property
     def nlayers(self) -> int:
         """Number of message-passing layers; 0 if the descriptor has none."""
-        return len(family_of(self.descriptor).layers(self.descriptor))
+        return len(self.family.layers(self.descriptor))
 
     def weights(self) -> dict[str, torch.Tensor]:
         """Return the trained tensors of the descriptor by name."""

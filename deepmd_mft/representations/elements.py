@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from deepmd_mft.backbones.families import family_of
-
 if TYPE_CHECKING:
     from deepmd_mft.representations.backbone import Backbone
 
@@ -32,7 +30,7 @@ def element_similarity(backbone: Backbone) -> tuple[list[str], np.ndarray] | Non
         ``ntypes x ntypes``.
         None instead of both if the descriptor has no type embedding.
     """
-    vectors = family_of(backbone.descriptor).type_vectors(backbone.descriptor)
+    vectors = backbone.family.type_vectors(backbone.descriptor)
     if vectors is None:
         return None
     table = vectors.double().cpu().numpy()

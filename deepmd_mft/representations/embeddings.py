@@ -6,20 +6,16 @@ Only what is asked for is kept, in single precision: 100,000 atoms of width 128 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from deepmd_mft.backbones.families import family_of
-from deepmd_mft.bridge.descriptors import watch_layer
-
 if TYPE_CHECKING:
-    from deepmd_mft.backbones.family import Family
+    from deepmd_mft.inference.network import Seen
     from deepmd_mft.representations.backbone import Backbone
     from deepmd_mft.representations.classes import Edges
-    from deepmd_mft.structures.batches import Batch
     from deepmd_mft.structures.structure_set import StructureSet
 
 __all__ = ["Embedding", "embed"]
@@ -56,16 +52,6 @@ class Embedding:
     pooled: np.ndarray
     edge: np.ndarray
     edge_pooled: np.ndarray
-
-
-@dataclass
-class _Seen:
-    """What the descriptor made of one batch."""
-
-    rows: np.ndarray  # numbers of its structures
-    output: tuple[Any, ...]
-    inputs: tuple[Any, ...]
-    layers: list[torch.Tensor]  # nf x nloc x dim each
 
 
 def embed(
@@ -108,18 +94,7 @@ def embed(
     """
     batches = structures.batches(backbone.type_map, atoms=batch_atoms)
     every = np.arange(structures.natoms.sum())
-    family = family_of(backbone.descriptor)
-    store = _Store(family, structures, every if atoms is None else atoms, layer_atoms, edges)
-    seen: list[torch.Tensor] = []
-    captured: dict[str, Any] = {}
-    layers = family.layers(backbone.descriptor)
-    for layer in layers:
-        watch_layer(layer, seen.append)
-
-    def capture(_module: Any, args: Any, output: Any) -> None:
-        captured.update(args=args, output=output)
-
-    hook = backbone.descriptor.register_forward_hook(capture)
+    store = _Store(structures, every if atoms is None else atoms, layer_atoms, edges)
     bar = tqdm(
         total=len(structures),
         desc=f"{backbone.name} {structures.name}",
@@ -127,17 +102,10 @@ def embed(
         disable=not progress,
         mininterval=1.0,
     )
-    try:
-        for batch in batches:
-            seen.clear()
-            _forward(backbone, batch)
-            store.add(_Seen(batch.rows, captured["output"], captured["args"], list(seen)))
-            bar.update(len(batch.rows))
-    finally:
-        bar.close()
-        hook.remove()
-        for layer in layers:
-            del layer.forward  # the class's own again
+    with bar:
+        for seen in backbone.look(batches, lambda seen: seen, layers=True, edges=True):
+            store.add(seen)
+            bar.update(len(seen.rows))
     return store.finish()
 
 
@@ -146,13 +114,11 @@ class _Store:
 
     def __init__(
         self,
-        family: Family,
         structures: StructureSet,
         atoms: np.ndarray,
         layer_atoms: np.ndarray | None,
         edges: Edges | None,
     ) -> None:
-        self.family = family
         self.starts = structures.starts
         self.nstructures = len(structures)
         self.edges = edges
@@ -174,9 +140,9 @@ class _Store:
             self.parts[name] = np.full(shape, fill, dtype=np.float32)
         return self.parts[name]
 
-    def add(self, batch: _Seen) -> None:
+    def add(self, batch: Seen) -> None:
         """Take what is wanted from one batch."""
-        node = batch.output[0]
+        node = batch.node
         numbers = self.starts[batch.rows][:, None] + np.arange(node.shape[1])[None, :]
         self._keep(self._array("node", self.natoms["node"], node.shape[2]), node, numbers)
         layers = batch.layers or [node]
@@ -200,11 +166,10 @@ class _Store:
         wanted = place >= 0
         target[place[wanted]] = values.cpu().numpy()[wanted]
 
-    def _add_edges(self, batch: _Seen) -> None:
-        coord, _, nlist = batch.inputs[:3]
-        found = self.family.edges(batch.output, nlist)
+    def _add_edges(self, batch: Seen) -> None:
+        found, coord = batch.edges, batch.coord
         nedges = 0 if self.edges is None else len(self.edges)
-        if found is None:
+        if found is None or coord is None:
             self._array("edge", nedges, 0)
             self._array("edge_pooled", self.nstructures, 0)
             return
@@ -226,7 +191,6 @@ class _Store:
         frames, rows = (torch.as_tensor(x) for x in zip(*wanted, strict=True))
         centres = torch.as_tensor(self.edges.centre[rows.numpy()])
         vector = torch.as_tensor(self.edges.vector[rows.numpy()]).to(coord)
-        coord = coord.reshape(len(batch.rows), -1, 3)
         frames, centres = frames.to(nlist.device), centres.to(nlist.device)
         neighbours = nlist[frames, centres]
         there = coord[frames[:, None], neighbours.clamp(min=0)]
@@ -249,13 +213,3 @@ def _places(natoms: int, chosen: np.ndarray) -> np.ndarray:
     place = np.full(natoms, -1)
     place[chosen] = np.arange(len(chosen))
     return place
-
-
-def _forward(backbone: Backbone, batch: Batch) -> None:
-    device = next(backbone.descriptor.parameters()).device
-    with torch.no_grad():
-        backbone.model.forward_embedding(
-            torch.as_tensor(batch.coord, device=device),
-            torch.as_tensor(batch.atype, device=device),
-            None if batch.box is None else torch.as_tensor(batch.box, device=device),
-        )
