@@ -283,9 +283,14 @@ def load_backbone(path: str, branch: str | None) -> Any:
     torch: Any = importlib.import_module("torch")
 
     class HandThrough(torch.nn.Module):
+        def __init__(self, head: Any) -> None:
+            super().__init__()
+            self.output_def = head.output_def  # DPA-4's model asks for it
+
         def forward(self, descriptor: Any, *_args: Any, **_kwargs: Any) -> dict[str, Any]:
             return {"atomic_feature": descriptor}
 
     model = load_model(path, branch)
-    model.atomic_model.fitting_net = HandThrough()
+    if hasattr(model.atomic_model, "fitting_net"):
+        model.atomic_model.fitting_net = HandThrough(model.atomic_model.fitting_net)
     return model

@@ -146,6 +146,8 @@ class Network:
         with watched as watch:
 
             def forward(number: int) -> T:
+                if watch is not None:
+                    watch.forget()
                 with torch.no_grad(), no_jit_warm_up():  # both hold for one thread only
                     output = self.model.forward_embedding(*self.inputs(batches[number]))
                     node, last = output["descriptor"], output["atomic_feature"]
@@ -164,16 +166,15 @@ class _Watch(threading.local):
 
     def __init__(self) -> None:
         self.layers: list[torch.Tensor] = []
-        self.seen: dict[str, Any] = {}
+        self.called: tuple[Any, Any] | None = None
 
-    def begin(self, _module: Any, arguments: tuple[Any, ...]) -> None:
-        """Note that the descriptor is called."""
-        self.layers = []
-        self.seen = {"arguments": arguments}
+    def forget(self) -> None:
+        """Make ready for the next batch."""
+        self.layers, self.called = [], None
 
-    def end(self, _module: Any, _arguments: tuple[Any, ...], output: tuple[Any, ...]) -> None:
-        """Note what it returned."""
-        self.seen["output"] = output
+    def descriptor(self, _module: Any, arguments: Any, output: Any) -> None:
+        """Note what the descriptor was given and returned."""
+        self.called = arguments, output
 
     def layer(self, returned: torch.Tensor) -> None:
         """Note what a layer returned."""
@@ -181,10 +182,10 @@ class _Watch(threading.local):
 
     def edges(self, family: Family) -> tuple[Edges | None, torch.Tensor | None]:
         """Return the edges, and the coordinates that their neighbours count in."""
-        if "output" not in self.seen:  # DPA-4's model does not call its descriptor
+        if self.called is None:  # DPA-4's model goes past its descriptor's forward
             return None, None
-        coord, _, nlist = self.seen["arguments"][:3]
-        return family.edges(self.seen["output"], nlist), coord.reshape(len(nlist), -1, 3)
+        (coord, _, nlist, *_), output = self.called
+        return family.edges(output, nlist), coord.reshape(len(nlist), -1, 3)
 
 
 @contextmanager
@@ -194,15 +195,11 @@ def _watched(network: Network, *, layers: bool) -> Iterator[_Watch]:
     modules = network.family.layers(network.descriptor) if layers else []
     for module in modules:
         watch_layer(module, watch.layer)
-    hooks = [
-        network.descriptor.register_forward_pre_hook(watch.begin),
-        network.descriptor.register_forward_hook(watch.end),
-    ]
+    hook = network.descriptor.register_forward_hook(watch.descriptor)
     try:
         yield watch
     finally:
-        for hook in hooks:
-            hook.remove()
+        hook.remove()
         for module in modules:
             del module.forward  # the class's own again
 

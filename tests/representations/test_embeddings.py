@@ -17,7 +17,7 @@ from deepmd_mft.structures.elements import ELEMENTS
 from deepmd_mft.structures.structure import Structure, checked
 from deepmd_mft.structures.structure_set import StructureSet
 from tests.conftest import SHARED
-from tests.helpers.descriptors import DPA2, SE_E2_A
+from tests.helpers.descriptors import DPA2, DPA4, SE_E2_A
 from tests.helpers.dp import DATA, DESCRIPTOR, PROPERTY_NET, TYPE_MAP
 from tests.helpers.models import save_checkpoint, structure_set
 
@@ -247,3 +247,23 @@ def test_crystals_together_are_as_one_by_one(backbone):
     np.testing.assert_allclose(
         together.node[last:], together.node[first : first + 8], rtol=1e-4, atol=1e-6
     )
+
+
+def test_dpa4(tmp_path, molecules):
+    """It gives nodes and layers, and no edges."""
+    path = save_checkpoint(
+        tmp_path / "m.pt",
+        type="dpa4",
+        descriptor=DPA4,
+        fitting_net={"type": "dpa4_ener", "neuron": [8], "seed": 1},
+    )
+    model = load_checkpoint("m", path)
+    seen = embed(model, molecules, layer_atoms=np.arange(4))
+    assert seen.node.shape == (molecules.natoms.sum(), 8)
+    assert seen.layers.shape == (2, 4, 8)
+    assert np.isfinite(seen.pooled).all()
+    assert seen.pooled.std(axis=1).min() > 0
+    assert seen.edge_pooled.shape[1] == 0
+    symbols, cosines = element_similarity(model)
+    assert symbols == TYPE_MAP
+    np.testing.assert_allclose(np.diag(cosines), 1.0, rtol=1e-6)
