@@ -153,16 +153,31 @@ class Validation:
             )
         return label
 
-    def measure(self, state: Path | dict[str, Any]) -> dict[str, float]:
+    def measure(
+        self, state: Path | dict[str, Any], parts: dict[str, slice] | None = None
+    ) -> dict[str, float]:
         """Return the metrics of a checkpoint or of a whole state dictionary.
 
         Of several properties, each has its metrics in its own unit (``rmse_homo``), and the
         errors without a name are their means in units of the labels' standard deviations.
+
+        Parameters
+        ----------
+        state : Path or dict
+        parts : dict of str to slice, optional
+            Parts of the data that have errors of their own too (``rmse_tail``).
         """
         self.predictor.load_weights(state)
         found = self.predictor.predict(self.batches, neighbours=self.neighbours)
+        errors = self._errors(found, slice(None))
+        for part, rows in (parts or {}).items():
+            own = self._errors(found, rows)
+            errors |= {f"{metric}_{part}": value for metric, value in own.items()}
+        return errors
+
+    def _errors(self, found: dict[str, np.ndarray], rows: slice) -> dict[str, float]:
         each = {
-            name: measure(found[name], label, classes=self.classes)
+            name: measure(found[name][rows], label[rows], classes=self.classes)
             for name, label in self.labels.items()
         }
         if len(each) == 1:

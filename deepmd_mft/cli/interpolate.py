@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     import argparse
 
     from deepmd_mft.checkpoints.edit.interpolate import Checkpoints, Mixture
-    from deepmd_mft.checkpoints.selection import Validation
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,7 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         type=Path,
         metavar="DIR",
-        help="validation data to choose by; by default those of the run of the checkpoints",
+        help="validation data to choose by, all together, with errors for each; by default those "
+        "of the run of the checkpoints",
     )
     parser.add_argument(
         "--property",
@@ -136,6 +136,9 @@ def _write_folder(
         best_of,
         find_validation,
         open_validation,
+        parts_of,
+        score_line,
+        score_soups,
         table,
     )
     from deepmd_mft.checkpoints.file import write_state  # noqa: PLC0415
@@ -151,7 +154,12 @@ def _write_folder(
         if systems:
             validation = open_validation(checkpoints, systems, folder, args.property)
             metric = validation.choose_metric(args.metric)
-            mixtures = _scored(checkpoints, validation, alphas, metric, args)
+            parts = parts_of(args.valid or [])
+            progress = not args.quiet and sys.stderr.isatty()
+            if alphas:
+                mixtures = score_line(checkpoints, validation, alphas, parts, progress=progress)
+            else:
+                mixtures = score_soups(checkpoints, validation, metric, parts, progress=progress)
             best = best_of(mixtures, metric)
             write_state(folder / BEST, checkpoints.mix(best), _made(checkpoints, best))
             record |= {
@@ -161,7 +169,7 @@ def _write_folder(
                 "best": best.name,
             }
             if alphas:
-                _draw(mixtures, best, metric, validation.about, folder)
+                _draw(mixtures, best, (metric, validation.about), list(parts), folder)
         if args.all or best is None:
             for one in mixtures:
                 if one.alpha is None and max(one.weights) == 1:
@@ -179,25 +187,15 @@ def _write_folder(
         print(f"{args.out / BEST}: {best.name}, a single-task checkpoint")
 
 
-def _scored(
-    checkpoints: Checkpoints,
-    validation: Validation,
-    alphas: list[float],
-    metric: str,
-    args: argparse.Namespace,
-) -> list[Mixture]:
-    from deepmd_mft.checkpoints.edit.interpolate import score_line, score_soups  # noqa: PLC0415
-
-    progress = not args.quiet and sys.stderr.isatty()
-    if alphas:
-        return score_line(checkpoints, validation, alphas, progress=progress)
-    return score_soups(checkpoints, validation, metric, progress=progress)
-
-
-def _draw(mixtures: list[Mixture], best: Mixture, metric: str, about: str, folder: Path) -> None:
+def _draw(
+    mixtures: list[Mixture], best: Mixture, what: tuple[str, str], parts: list[str], folder: Path
+) -> None:
     from deepmd_mft.plots.interpolation import validation_curve  # noqa: PLC0415
 
+    metric, _ = what
+    keys = {"all validation data" if parts else "validation data": metric}
+    keys |= {name: f"{metric}_{name}" for name in parts}
     alphas = [float(one.alpha or 0.0) for one in mixtures]
-    values = [(one.errors or {})[metric] for one in mixtures]
-    drawing = validation_curve(alphas, values, float(best.alpha or 0.0), metric, about)
+    curves = {name: [(one.errors or {})[key] for one in mixtures] for name, key in keys.items()}
+    drawing = validation_curve(alphas, curves, float(best.alpha or 0.0), what)
     (folder / f"{drawing.name}.png").write_bytes(drawing.images["light"])

@@ -222,6 +222,28 @@ def test_soups(moved, tmp_path):
     assert written == {f"model.{name}.pt" for name in found if name not in paths}
 
 
+def test_sets_have_errors_of_their_own(moved, tmp_path, capsys):
+    """Pooled, the squares of two sets are weighted by their structures."""
+    out = tmp_path / "out"
+    sets = [str(DATA / name) for name in ("valid_tail", "valid")]
+    arguments = [*map(str, moved[:2]), "--alpha", "0.75", "1", "--valid", *sets, "-o", str(out)]
+    assert main(["interpolate", *arguments]) == 0
+    assert "rmse_valid_tail" in capsys.readouterr().out.splitlines()[0]
+    for one in json.loads((out / "interpolation.json").read_text())["models"]:
+        pooled = 300 * one["rmse_valid_tail"] ** 2 + 400 * one["rmse_valid"] ** 2
+        assert one["rmse"] == pytest.approx((pooled / 700) ** 0.5)
+
+
+def test_force_fields_are_written_and_not_chosen(mft_run, tmp_path, capsys):
+    branch = f"{mft_run / 'model.ckpt-6.pt'}:GFN2"
+    out = tmp_path / "out"
+    assert main(["interpolate", branch, branch, "--alpha", "0", "1", "-o", str(out)]) == 0
+    assert (out / "model.alpha-1.pt").is_file()
+    arguments = [branch, branch, "--valid", str(DATA / "aux_valid"), "-o", str(tmp_path / "other")]
+    assert main(["interpolate", *arguments]) == 1
+    assert "a force field is not chosen here" in capsys.readouterr().err
+
+
 def test_validation_data_are_those_of_the_run(moved, tmp_path):
     runs = [as_run(tmp_path / str(i), path) for i, path in enumerate(moved[:2])]
     out = tmp_path / "out"

@@ -18,6 +18,7 @@ from deepmd_mft.checkpoints.file import branch_weights, read_state, write_state
 from deepmd_mft.checkpoints.run import TrainingRun, folder_of_run
 from deepmd_mft.checkpoints.selection import Validation, signed
 from deepmd_mft.errors import UserError
+from deepmd_mft.evaluation.metrics import CLASSES, REGRESSION
 from deepmd_mft.files.checksums import file_checksum
 from deepmd_mft.inference.predictor import Predictor
 from deepmd_mft.structures.structure_set import StructureSet
@@ -215,8 +216,16 @@ def find_validation(checkpoints: Checkpoints, given: list[Path] | None) -> list[
     Raises
     ------
     UserError
-        If they are test or training data, or the runs have different ones.
+        If they are test or training data, or the runs have different ones; or if some are given
+        for a force field.
     """
+    if not checkpoints.are_properties:
+        if given:
+            raise UserError(
+                f"{checkpoints.files[0].path}: a force field is not chosen here; leave --valid out "
+                "to write all models, and compare them with `dp --pt test`"
+            )
+        return []
     runs = [one for one in checkpoints.runs() if one is not None]
     if given:
         _refuse_other_data(given, runs)
@@ -256,25 +265,49 @@ def _refuse_other_data(given: list[Path], runs: list[tuple[TrainingRun, Branch]]
                 raise UserError(f"--valid {folder} is training data of the run {run.folder}")
 
 
+def parts_of(given: list[Path]) -> dict[str, slice]:
+    """Return the rows of each set of the validation data, if several were given."""
+    if len(given) < 2:
+        return {}
+    names = [path.resolve().name for path in given]
+    if len(set(names)) < len(names):
+        names = [str(path) for path in given]
+    ends = np.cumsum([0, *(len(StructureSet("validation", [path])) for path in given)])
+    return {
+        name: slice(int(start), int(stop))
+        for name, start, stop in zip(names, ends, ends[1:], strict=False)
+    }
+
+
 def score_line(
-    checkpoints: Checkpoints, validation: Validation, alphas: list[float], *, progress: bool
+    checkpoints: Checkpoints,
+    validation: Validation,
+    alphas: list[float],
+    parts: dict[str, slice],
+    *,
+    progress: bool,
 ) -> list[Mixture]:
     """Return the points on the line between two checkpoints with their errors."""
     points = [Mixture.between(alpha) for alpha in alphas]
     return [
-        point.scored(validation.measure(checkpoints.mix(point)))
+        point.scored(validation.measure(checkpoints.mix(point), parts))
         for point in tqdm(points, unit=" models", disable=not progress, desc="validation")
     ]
 
 
 def score_soups(
-    checkpoints: Checkpoints, validation: Validation, metric: str, *, progress: bool
+    checkpoints: Checkpoints,
+    validation: Validation,
+    metric: str,
+    parts: dict[str, slice],
+    *,
+    progress: bool,
 ) -> list[Mixture]:
     """Return each checkpoint, their uniform and their greedy soup, with their errors."""
     number = len(checkpoints.files)
 
     def scored(mixture: Mixture) -> Mixture:
-        return mixture.scored(validation.measure(checkpoints.mix(mixture)))
+        return mixture.scored(validation.measure(checkpoints.mix(mixture), parts))
 
     each = [
         scored(Mixture.uniform([i], number, str(checkpoints.files[i].path)))
@@ -297,18 +330,7 @@ def score_soups(
 def open_validation(
     checkpoints: Checkpoints, systems: list[Path], folder: Path, name: str | None
 ) -> Validation:
-    """Return what scores mixtures; ``folder`` holds a model while it is loaded.
-
-    Raises
-    ------
-    UserError
-        If the branch learns no property.
-    """
-    if not checkpoints.are_properties:
-        raise UserError(
-            f"{checkpoints.files[0].path}: a force field is not chosen here; write one model with "
-            "a single --alpha and -o NAME.pt, and compare with `dp --pt test`"
-        )
+    """Return what scores mixtures; ``folder`` holds a model while it is loaded."""
     path = folder / BEST
     write_state(path, checkpoints.states[-1], {})
     return Validation(systems, str(checkpoints.files[-1].path), Predictor.load(path), name)
@@ -333,12 +355,21 @@ def best_of(mixtures: list[Mixture], metric: str) -> Mixture:
 
 def table(mixtures: list[Mixture], metric: str, best: Mixture | None) -> str:
     """Return errors as text, one line a model."""
-    shown = [name for name in (mixtures[0].errors or {}) if name != metric]
-    names = [metric, *shown]
+    known = [*REGRESSION, *CLASSES]
+    names = sorted(
+        (name for name in mixtures[0].errors or {} if name in known or _is_part(name, metric)),
+        key=lambda name: not _is_part(name, metric),
+    )
+    columns = {name: max(len(name), 10) + 2 for name in names}
     width = max(len(one.name) for one in mixtures) + 2
-    lines = [f"{'model':<{width}}" + "".join(f"{name:>14}" for name in names)]
+    lines = [f"{'model':<{width}}" + "".join(f"{n:>{w}}" for n, w in columns.items())]
     for one in mixtures:
         errors = one.errors or {}
-        numbers = "".join(f"{errors[name]:>14.5g}" for name in names)
+        numbers = "".join(f"{errors[n]:>{w}.5g}" for n, w in columns.items())
         lines.append(f"{one.name:<{width}}{numbers}{'  <- best' if one is best else ''}")
     return "\n".join(lines)
+
+
+def _is_part(name: str, metric: str) -> bool:
+    """Whether an error is the metric, of all, of one property or of one set."""
+    return name == metric or name.startswith(f"{metric}_")
