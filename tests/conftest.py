@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.helpers.dp import DATA, ROOT, Dp, mft_input, pretrain_input
+from tests.helpers.schema import build_once
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,6 +22,12 @@ SHARED = Path(os.environ.get("DEEPMD_MFT_SHARED", ROOT.parent / "shared")) / "da
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Keep what is remembered between trainings out of the home folder."""
     os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def schema() -> None:
+    """Build deepmd-kit's schema once."""
+    build_once()
 
 
 @pytest.fixture(scope="session", autouse=True)

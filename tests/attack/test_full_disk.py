@@ -16,10 +16,11 @@ import pytest
 import torch
 
 from deepmd_mft.checkpoints import selection
+from deepmd_mft.checkpoints.file import write_state
 from deepmd_mft.cli import main
 from deepmd_mft.errors import UserError
 from deepmd_mft.evaluation.tables import Evaluation
-from deepmd_mft.files.staging import staged_folder
+from deepmd_mft.files.staging import atomic_file, staged_folder
 from deepmd_mft.representations import output
 from tests.helpers.attacks import refused, run, told
 
@@ -94,8 +95,12 @@ def test_evaluate(tmp_path, table_format):
 
 def test_select(tmp_path):
     state = {"model.a.weight": torch.rand(10_000)}
-    with small_files(3000), pytest.raises(UserError, match=r"\.pt .*is the disk full\?"):
-        selection._save(state, tmp_path / "model.average.pt")
+    with (
+        small_files(3000),
+        pytest.raises(UserError, match=r"\.pt .*is the disk full\?"),
+        atomic_file(tmp_path / "model.average.pt") as partial,
+    ):
+        write_state(partial, state, {})
     rows = table().to_dict("records")
     with small_files(3000), pytest.raises(UserError, match=r"disk is full while writing .*\.csv"):
         selection._write_table(tmp_path, rows, {})

@@ -20,6 +20,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 SLOW_TO_IMPORT = (
     "deepmd.main",
+    "deepmd.entrypoints.main",
     "deepmd.pt.entrypoints.main",
     "deepmd_mft.backbones.switch",
     "deepmd_mft.bridge.training",
@@ -64,6 +65,13 @@ def _serve() -> dict[str, Any]:
     """Fork for every request; the child returns with it."""
     for name in SLOW_TO_IMPORT:
         importlib.import_module(name)
+    from deepmd.utils import argcheck
+
+    from tests.helpers.schema import build_once
+
+    build_once()
+    argcheck.gen_args(multi_task=False)
+    argcheck.gen_args(multi_task=True)
     gc.freeze()  # what is there already is not looked through again in every child
     while line := sys.stdin.readline():
         pid = os.fork()

@@ -14,7 +14,21 @@ import torch
 
 from tests.helpers.dp import DATA, ONE_THREAD, PROPERTY_NET, Dp, mft_input, single_input
 
-TEST_SET = str(DATA / "valid")
+#: Molecules that the models are tested on.
+FEW = 40
+
+
+@pytest.fixture(scope="module")
+def few(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The first molecules of the validation set, as a system."""
+    system = tmp_path_factory.mktemp("few") / "valid"
+    (system / "set.000").mkdir(parents=True)
+    for path in (DATA / "valid").iterdir():
+        if path.is_file():
+            (system / path.name).write_bytes(path.read_bytes())
+    for path in (DATA / "valid" / "set.000").glob("*.npy"):
+        np.save(system / "set.000" / path.name, np.load(path)[:FEW])
+    return str(system)
 
 
 def predictions(folder: Path, prefix: str) -> np.ndarray:
@@ -52,19 +66,18 @@ def test_bias_comes_from_the_training_labels(mft_run):
     assert 0 < float(state["model.property.atomic_model.out_std"][0, 0, 0]) < labels.std()
 
 
-def test_checkpoint_and_frozen_model_give_the_same_numbers(mft_run):
+def test_checkpoint_and_frozen_model_give_the_same_numbers(mft_run, few):
     run = Dp(mft_run)
-    log = run("test", "-m", "property.pth", "-s", TEST_SET, "-n", "0", "-d", "frozen")
-    run(
-        "test", "-m", "model.ckpt-6.pt", "--head", "property", "-s", TEST_SET, "-n", "0", "-d", "pt"
-    )
+    log = run("test", "-m", "property.pth", "-s", few, "-n", "0", "-d", "frozen")
+    run("test", "-m", "model.ckpt-6.pt", "--head", "property", "-s", few, "-n", "0", "-d", "pt")
     frozen, checkpoint = predictions(mft_run, "frozen"), predictions(mft_run, "pt")
+    assert len(frozen) == FEW
     np.testing.assert_allclose(frozen, checkpoint, rtol=1e-9)
     rmse = float(re.search(r"PROPERTY RMSE\s*: (\S+)", log).group(1))
     assert rmse == pytest.approx(np.sqrt(np.mean((frozen[:, 0] - frozen[:, 1]) ** 2)), rel=1e-5)
 
 
-def test_frozen_model_runs_without_the_plugin(mft_run, tmp_path):
+def test_frozen_model_runs_without_the_plugin(mft_run, tmp_path, few):
     """In a Python that sees every installed package except this one."""
     installed = Path(sysconfig.get_paths()["purelib"])
     site = tmp_path / "lib" / "python" / installed.name
@@ -80,7 +93,7 @@ def test_frozen_model_runs_without_the_plugin(mft_run, tmp_path):
         "import importlib.util; assert importlib.util.find_spec('deepmd_mft') is None\n"
         "from deepmd.main import main; main()"
     )
-    arguments = ["--pt", "test", "-m", str(mft_run / "property.pth"), "-s", TEST_SET, "-n", "0"]
+    arguments = ["--pt", "test", "-m", str(mft_run / "property.pth"), "-s", few, "-n", "0"]
     subprocess.run(
         [sys.executable, "-S", "-c", code, str(site), *arguments, "-d", "plain"],
         check=True,
@@ -88,7 +101,7 @@ def test_frozen_model_runs_without_the_plugin(mft_run, tmp_path):
         env={**os.environ, **ONE_THREAD, "PYTHONPATH": ""},
     )
     run = Dp(mft_run)
-    run("test", "-m", "property.pth", "-s", TEST_SET, "-n", "0", "-d", "plugin")
+    run("test", "-m", "property.pth", "-s", few, "-n", "0", "-d", "plugin")
     np.testing.assert_array_equal(predictions(tmp_path, "plain"), predictions(mft_run, "plugin"))
 
 
@@ -127,7 +140,7 @@ def test_finetune_head_left_out_resumes_the_branch(dp, mft_run):
     assert "Model branch property will resume training" in log
 
 
-def test_single_task_from_scratch_fine_tuned_and_probed(dp, pretrained):
+def test_single_task_from_scratch_fine_tuned_and_probed(dp, pretrained, few):
     config = single_input()
     dp.train(config)
     config["model"]["finetune_head"] = "RANDOM"
@@ -138,17 +151,17 @@ def test_single_task_from_scratch_fine_tuned_and_probed(dp, pretrained):
     part = "atomic_model.descriptor.repflows.layers.0.node_self_mlp.matrix"
     assert torch.equal(probed[f"model.Default.{part}"], start[f"model.GFN2.{part}"])
     dp("freeze", "-o", "single")
-    dp("test", "-m", "single.pth", "-s", TEST_SET, "-n", "0", "-d", "single")
+    dp("test", "-m", "single.pth", "-s", few, "-n", "0", "-d", "single")
     assert np.isfinite(predictions(dp.folder, "single")).all()
 
 
 @pytest.mark.parametrize("readout", ["sum", "max"])
-def test_other_readouts_train_freeze_and_test(dp, readout):
+def test_other_readouts_train_freeze_and_test(dp, readout, few):
     config = single_input()
     config["model"]["fitting_net"] |= {"readout": readout, "intensive": readout != "sum"}
     dp.train(config)
     dp("freeze", "-o", "model")
-    dp("test", "-m", "model.pth", "-s", TEST_SET, "-n", "0", "-d", "out")
+    dp("test", "-m", "model.pth", "-s", few, "-n", "0", "-d", "out")
     assert np.isfinite(predictions(dp.folder, "out")).all()
 
 
@@ -170,15 +183,15 @@ def test_show(mft_run):
     assert "GFN2" in log
 
 
-def test_eval_desc(mft_run):
+def test_eval_desc(mft_run, few):
     run = Dp(mft_run)
-    run("eval-desc", "-m", "model.ckpt-6.pt", "--head", "property", "-s", TEST_SET, "-o", "desc")
+    run("eval-desc", "-m", "model.ckpt-6.pt", "--head", "property", "-s", few, "-o", "desc")
     assert np.isfinite(np.load(mft_run / "desc" / "valid.npy")).all()
 
 
-def test_embed(mft_run):
+def test_embed(mft_run, few):
     run = Dp(mft_run)
-    run("embed", "-m", "model.ckpt-6.pt", "--head", "property", "-s", TEST_SET, "-o", "e.hdf5")
+    run("embed", "-m", "model.ckpt-6.pt", "--head", "property", "-s", few, "-o", "e.hdf5")
     shapes = {}
     with h5py.File(mft_run / "e.hdf5") as file:
         file.visititems(
@@ -191,15 +204,15 @@ def test_embed(mft_run):
     assert shapes["structural_feature"][-1] == PROPERTY_NET["neuron"][-1]
 
 
-def test_change_bias_shifts_a_property_head_to_new_labels(mft_run):
+def test_change_bias_shifts_a_property_head_to_new_labels(mft_run, few):
     """The mean error on the labels is gone, weighed by atoms as the fit weighs it."""
     run = Dp(mft_run)
-    given = ["-s", TEST_SET, "--model-branch", "property", "-o", "shifted.pt"]
+    given = ["-s", few, "--model-branch", "property", "-o", "shifted.pt"]
     log = run("change-bias", "model.ckpt-6.pt", *given)
     assert "property gap: bias shifted by at most" in log
-    run("test", "-m", "shifted.pt", "--head", "property", "-s", TEST_SET, "-n", "0", "-d", "shift")
+    run("test", "-m", "shifted.pt", "--head", "property", "-s", few, "-n", "0", "-d", "shift")
     label, predicted = predictions(mft_run, "shift").T
-    natoms = (np.load(DATA / "valid" / "set.000" / "real_atom_types.npy") >= 0).sum(axis=1)
+    natoms = (np.load(Path(few) / "set.000" / "real_atom_types.npy") >= 0).sum(axis=1)
     left = np.average(predicted - label, weights=natoms**2)
     assert abs(left) < 1e-3 * label.std()
 
