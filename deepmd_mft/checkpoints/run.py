@@ -15,6 +15,9 @@ from deepmd_mft.errors import UserError
 from deepmd_mft.inputs.branches import Branch, read_branches, read_input
 from deepmd_mft.inputs.systems import list_systems
 
+#: The best checkpoint that a training keeps is ``best.ckpt-STEP.pt``, beside the others.
+BEST_PREFIX = "best.ckpt"
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -118,13 +121,15 @@ class TrainingRun:
     def checkpoints(self) -> list[Checkpoint]:
         """Return the kept checkpoints in the order of their steps.
 
+        The best one that a training with ``validation`` in its loss kept is among them.
+
         Raises
         ------
         UserError
             If there are none.
         """
         prefix = self.folder / self._training.get("save_ckpt", "model.ckpt")
-        pattern = re.compile(re.escape(prefix.name) + r"-(\d+)\.pt")
+        pattern = re.compile(rf"(?:{re.escape(prefix.name)}|{BEST_PREFIX})-(\d+)\.pt")
         found = [
             Checkpoint(path, int(match[1]))
             for path in (prefix.parent.iterdir() if prefix.parent.is_dir() else ())

@@ -22,10 +22,11 @@ from deepmd_mft.bridge.neighbours import NeighbourLists
 from deepmd_mft.checkpoints.averaging import average, greedy
 from deepmd_mft.checkpoints.file import read_state, write_state
 from deepmd_mft.errors import UserError
-from deepmd_mft.evaluation.metrics import CLASSES, LARGER_IS_BETTER, REGRESSION, measure
+from deepmd_mft.evaluation.metrics import LARGER_IS_BETTER, measure
 from deepmd_mft.files.checksums import file_checksum
 from deepmd_mft.files.staging import atomic_file
 from deepmd_mft.inference.predictor import Predictor
+from deepmd_mft.names import CLASSES, REGRESSION
 from deepmd_mft.structures.structure_set import StructureSet
 
 if TYPE_CHECKING:
@@ -255,7 +256,7 @@ def select(
         "property": properties[0] if len(properties) == 1 else properties,
         "validation": validation.structures.checksum(),
     }
-    _check_own(run.folder, overwrite=overwrite)
+    check_own(run.folder, overwrite=overwrite)
     known = _read_earlier(run.folder, record, overwrite=overwrite)
     rows: list[dict[str, Any]] = []
     for checkpoint in tqdm(
@@ -284,7 +285,7 @@ def select(
             write_state(partial, average(members), _made_of(kept, run.folder))
         kept["kept"] = True
         best = run.folder / AVERAGE
-    _link(best, run.folder / BEST)
+    link_best(best, run.folder / BEST)
     for one in tried:
         one[metric] = sign * one.pop("score")
     record |= {
@@ -364,7 +365,7 @@ def _try_averages(
     return [{**one, "kept": False} for one in found]
 
 
-def _check_own(folder: Path, *, overwrite: bool) -> None:
+def check_own(folder: Path, *, overwrite: bool) -> None:
     """Raise if something of the names that a selection writes is somebody else's."""
     link = folder / BEST
     if link.exists() and not link.is_symlink():
@@ -419,7 +420,8 @@ def _made_of(kept: dict[str, Any], folder: Path) -> dict[str, Any]:
     return {"made_by": "dp-mft select", "kind": kept["kind"], "inputs": members}
 
 
-def _link(target: Path, link: Path) -> None:
+def link_best(target: Path, link: Path) -> None:
+    """Let a link point at a checkpoint."""
     with atomic_file(link) as partial:
         partial.symlink_to(os.path.relpath(target, link.parent))
 

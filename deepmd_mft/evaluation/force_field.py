@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from deepmd_mft.evaluation.metrics import REGRESSION, intervals, measure, per_atom
+from deepmd_mft.evaluation.metrics import intervals, measure, per_atom
+from deepmd_mft.names import REGRESSION
 
 if TYPE_CHECKING:
     from deepmd_mft.structures.structure_set import StructureSet

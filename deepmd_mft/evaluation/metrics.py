@@ -14,6 +14,7 @@ from scipy import stats
 from scipy.special import expit, softmax
 from sklearn import metrics as sk
 
+from deepmd_mft.names import CLASSES, REGRESSION
 from deepmd_mft.structures.elements import symbol
 
 if TYPE_CHECKING:
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
 
     from deepmd_mft.structures.structure_set import StructureSet
 
-REGRESSION = ("rmse", "mae", "r2", "max_error", "spearman")
-CLASSES = ("accuracy", "roc_auc", "f1", "cross_entropy")
 #: Metrics of which a larger value is a better model.
 LARGER_IS_BETTER = ("r2", "spearman", "accuracy", "roc_auc", "f1")
 

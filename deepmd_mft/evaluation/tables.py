@@ -14,11 +14,12 @@ from tqdm import tqdm
 from deepmd_mft.errors import UserError
 from deepmd_mft.evaluation.folds import without_fold
 from deepmd_mft.evaluation.force_field import force_field_tables
-from deepmd_mft.evaluation.metrics import CLASSES, REGRESSION, groups, intervals, measure
+from deepmd_mft.evaluation.metrics import groups, intervals, measure
 from deepmd_mft.files.checksums import file_checksum
 from deepmd_mft.files.records import write_record
 from deepmd_mft.files.versions import package_versions
 from deepmd_mft.inference.predictor import Output, Predictor
+from deepmd_mft.names import CLASSES, REGRESSION
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -30,6 +30,8 @@ from deepmd_mft.inputs.findings import Findings
 from deepmd_mft.inputs.parts import check_case_embeddings, check_same_property, check_types
 from deepmd_mft.inputs.regularizers import check_references
 from deepmd_mft.inputs.schedule import Schedule, check_schedule
+from deepmd_mft.inputs.systems import list_systems
+from deepmd_mft.inputs.validation import check_validation, watched
 
 if TYPE_CHECKING:
     import argparse
@@ -65,8 +67,10 @@ def check_command(args: argparse.Namespace) -> None:
     sort_elements_by_table()
     _speed_up()
     if int(os.environ.get("RANK", "0")) != 0:
+        _watch(read_branches(normalised(config)))
         return
     checked = check_all(config, given, Findings(stop=True))
+    _watch(checked.branches)
     record_start(Path.cwd(), args, checked.labels)
 
 
@@ -76,6 +80,28 @@ def _speed_up() -> None:
 
     change_models(speed_up_models)
     remember_neighbour_statistics(_remember)
+
+
+def _watch(branches: list[Branch]) -> None:
+    """Have the branch whose loss asks for it validated during the training."""
+    branch = watched(branches)
+    if branch is None:
+        return
+    from deepmd_mft.bridge.validation import watch_trainings  # noqa: PLC0415  (loads torch models)
+    from deepmd_mft.checkpoints.watching import Watch  # noqa: PLC0415
+
+    part = branch.data.get("validation_data") or {}
+    systems = list_systems(part, branch, "validation_data") if part.get("systems") else []
+    watch_trainings(
+        lambda training: Watch(
+            training,
+            branch.name,
+            [Path(one) for one in systems],
+            branch.loss["validation"],
+            branch.where,
+            Path.cwd(),
+        )
+    )
 
 
 def _remember(
@@ -162,6 +188,7 @@ def check_all(config: dict[str, Any], checkpoints: dict[str, Path], findings: Fi
         return Checked()
     branches = read_branches(full)
     check_model(branches, checkpoints, findings)
+    findings.attempt(check_validation, full, branches)
     labels = {branch.name: found for branch in branches if (found := check_data(branch, findings))}
     schedule = check_schedule(full, branches, findings) if not findings.errors else None
     return Checked(branches, schedule, labels)

@@ -8,11 +8,13 @@ from deepmd.utils.argcheck import loss_args_plugin
 from deepmd_mft.bridge.registration import native_arguments
 from deepmd_mft.names import (
     CLASS_METRICS,
+    CLASSES,
     FORCE_REDUCTIONS,
     LOSS_FUNCTIONS,
     METRICS,
     MISSING_LABELS,
     REDUCTIONS,
+    REGRESSION,
 )
 from deepmd_mft.schema.common import at_least, choice, metric, num_classes, property_name, task_dim
 from deepmd_mft.schema.regularizers import regularizers
@@ -26,6 +28,35 @@ def _missing_labels() -> Argument:
         "error: a label file that is absent, or has NaN, stops the run before its first step. "
         "mask: systems without the file and NaN entries are left out of the loss, and counted "
         "once at the start.",
+    )
+
+
+def _validation(metrics: tuple[str, ...]) -> Argument:
+    return Argument(
+        "validation",
+        [dict, None],
+        [
+            at_least("freq", int, 1, 200, "Steps of the whole training between two looks."),
+            at_least(
+                "patience",
+                int,
+                0,
+                0,
+                "End the training when so many looks brought nothing better; 0: never.",
+            ),
+            choice(
+                "metric",
+                metrics,
+                None,
+                "What counts; left out, as in `dp-mft select`: rmse, of two classes roc_auc, of "
+                "more accuracy.",
+            ),
+        ],
+        optional=True,
+        default=None,
+        doc="Look at the whole validation set of this branch while training: `validation.csv`, the "
+        "best checkpoint (`best.ckpt-STEP.pt`, with `model.best.pt` pointing at it), early "
+        "stopping, and plateaus of the learning rate `mft`. For one branch.",
     )
 
 
@@ -87,6 +118,7 @@ def loss_mft_property() -> list[Argument]:
         ),
         _missing_labels(),
         regularizers(),
+        _validation(REGRESSION),
         metric(
             METRICS,
             ["mae", "rmse"],
@@ -111,6 +143,7 @@ def loss_mft_classification() -> list[Argument]:
         ),
         _missing_labels(),
         regularizers(),
+        _validation(CLASSES),
         metric(
             CLASS_METRICS,
             ["accuracy"],

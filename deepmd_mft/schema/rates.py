@@ -73,4 +73,32 @@ def learning_rate_mft() -> list[Argument]:
             "After lp_steps wake the layers one after the other, the last first, so many steps "
             "apart; 0 wakes all at once.",
         ),
+        Argument(
+            "plateau",
+            [dict, None],
+            [
+                Argument(
+                    "factor",
+                    float,
+                    optional=True,
+                    default=0.8,
+                    extra_check=lambda value: 0 < value < 1,
+                    extra_check_errmsg="must be between 0 and 1",
+                    doc="What the rate is multiplied by.",
+                ),
+                at_least("patience", int, 1, 10, "Looks at the validation data without a best."),
+                at_least(
+                    "start",
+                    int,
+                    0,
+                    0,
+                    "Step at which the schedule has ended and plateaus begin to count; 0: "
+                    "the schedule takes the whole training, and they count from the first look.",
+                ),
+            ],
+            optional=True,
+            default=None,
+            doc="Reduce the rate where the validation error gets no better (JMP fine-tunes with "
+            "warm-up, cosine, then this). Needs `validation` in the loss of the property.",
+        ),
     ]

@@ -63,6 +63,11 @@ class MFTRate(BaseLR):
     unfreeze_every : int
         After ``lp_steps`` wake one layer after the other, from the last down, so many steps apart;
         0 wakes all at once.
+    plateau : dict, optional
+        ``factor``, ``patience`` and ``start``: from step ``start`` on, at which the schedule has
+        come to its end, the rate is multiplied by ``factor`` whenever ``patience`` looks at the
+        validation data brought nothing better (JMP's fine-tuning: warm-up, cosine, then reduction
+        on plateaus).
     **kwargs
         Those of every native schedule: ``start_lr``, ``stop_lr``, ``warmup_steps``, ...
     """
@@ -78,13 +83,19 @@ class MFTRate(BaseLR):
         frozen: list[str] | None = None,
         lp_steps: int = 0,
         unfreeze_every: int = 0,
+        plateau: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         kwargs.pop("type", None)
+        self.plateau = plateau
+        self.factor = 1.0
+        end = (plateau or {}).get("start") or num_steps
+        if end > num_steps:
+            raise ValueError(f"plateau starts at step {end}, after the last, {num_steps}")
         self.inner = BaseLR(
             **{"type": "exp", **(schedule or {})},
             start_lr=start_lr,
-            num_steps=num_steps,
+            num_steps=end,
             **kwargs,
         )
         super().__init__(start_lr, num_steps, **kwargs)
@@ -96,7 +107,29 @@ class MFTRate(BaseLR):
         self.groups: list[Group] = []
 
     def _decay_value(self, step: Any) -> Any:
-        return self.inner._decay_value(step)  # noqa: SLF001  (the same method of the same class)
+        last = self.inner.decay_num_steps
+        rate = self.inner._decay_value(step.clip(max=last))  # noqa: SLF001  (of the same class)
+        return rate * self.factor
+
+    def set_plateau(self, factor: float) -> None:
+        """Set what plateaus have made of the rate so far, at a restart."""
+        self.factor = factor
+
+    def see_validation(self, step: int, looks_since_best: int) -> float:
+        """Reduce the rate if a look at the validation data ends a plateau; return the factor.
+
+        Parameters
+        ----------
+        step : int
+            Steps done.
+        looks_since_best : int
+            How many looks brought nothing better.
+        """
+        if self.plateau is not None and step >= (self.plateau.get("start") or 0):
+            patience = self.plateau["patience"]
+            if looks_since_best and looks_since_best % patience == 0:
+                self.factor *= self.plateau["factor"]
+        return self.factor
 
     def group(self, named: Iterable[tuple[str, torch.nn.Parameter]]) -> list[Group]:
         """Divide parameters into ``groups`` by depth, the heads first.

@@ -80,10 +80,10 @@ def test_a_users_file_where_select_writes(tmp_path, name):
         target.write_text("mine")
     before = tree(run)
     with pytest.raises(UserError, match=rf"{name} was not written by dp-mft select"):
-        selection._check_own(run, overwrite=False)
-    selection._check_own(run, overwrite=True)
+        selection.check_own(run, overwrite=False)
+    selection.check_own(run, overwrite=True)
     (run / "selection.json").write_text("{}")
-    selection._check_own(run, overwrite=False)
+    selection.check_own(run, overwrite=False)
     assert tree(run).items() > before.items()
 
 
@@ -91,7 +91,7 @@ def test_the_best_is_a_link_or_a_users(tmp_path):
     (tmp_path / "model.best.pt").write_bytes(b"mine")
     for overwrite in (False, True):
         with pytest.raises(UserError, match=r"model\.best\.pt is a file of its own"):
-            selection._check_own(tmp_path, overwrite=overwrite)
+            selection.check_own(tmp_path, overwrite=overwrite)
 
 
 def test_its_own_output_is_replaced(place, capsys):

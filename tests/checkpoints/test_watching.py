@@ -1,0 +1,185 @@
+"""Validation while training: the best checkpoint, early stopping, plateaus, restarts."""
+
+import copy
+import json
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+import torch
+
+from deepmd_mft.bridge.validation import StopTraining
+from deepmd_mft.checkpoints.watching import NOTES, Watch
+from deepmd_mft.cli import main
+from deepmd_mft.errors import UserError
+from deepmd_mft.inputs.validation import check_validation
+from deepmd_mft.training.rates import MFTRate
+from tests.helpers.dp import single_input
+
+CURVE = [5.0, 3.0, 4.0, 2.0, 2.5, 2.0, 2.25, 3.0, 1.0]
+
+
+class Scripted(Watch):
+    """A watch that reads its errors from a list: look number n at step 10 n."""
+
+    def _prepare(self, branch, systems, where):
+        self.metric = "rmse"
+        return SimpleNamespace()
+
+    def _look(self, step, lr):
+        return CURVE[step // 10 - 1]
+
+    def _publish(self, path):
+        self.training.published.append(path.name)
+
+
+class FakeTraining:
+    """As far as a watch sees it."""
+
+    is_chief, num_steps, prefix, changes_bias_at_the_end = True, 10_000, "model.ckpt", False
+
+    def __init__(self, notes=None, start_step=0):
+        plateau = {"factor": 0.5, "patience": 2, "start": 0}
+        self.schedule = MFTRate(1.0, 10_000, stop_lr=0.1, plateau=plateau)
+        self.notes = {} if notes is None else copy.deepcopy(notes)
+        self.restarted, self.start_step = notes is not None, start_step
+        self.published, self.last = [], None
+
+    def agree(self, value):
+        return value
+
+    def apply_schedule(self):
+        pass
+
+    def save_last(self, display_step, lr):
+        self.last = display_step
+
+
+def watch(training, patience):
+    options = {"freq": 10, "patience": patience, "metric": None}
+    return Scripted(training, "", [], options, "the model", None)
+
+
+def steps(one, first, last):
+    for step in range(first, last + 1):
+        one.run(step_id=step - 1, display_step=step, lr=1e-3, save_checkpoint=lambda *_, **__: None)
+
+
+def test_the_minimum_of_a_known_curve_is_kept_and_patience_ends_the_training():
+    training = FakeTraining()
+    one = watch(training, patience=4)
+    with pytest.raises(StopTraining, match=r"at step 80: .* best at step 40 \(2\)"):
+        steps(one, 1, 90)
+    assert training.published == ["best.ckpt-10.pt", "best.ckpt-20.pt", "best.ckpt-40.pt"]
+    assert training.last == 80  # an equal error (step 60) is not better
+
+
+@pytest.mark.parametrize("interrupted", [10, 35, 55, 70])
+def test_a_restart_goes_on_as_if_nothing_had_happened(interrupted):
+    whole = FakeTraining()
+    with pytest.raises(StopTraining):
+        steps(watch(whole, patience=4), 1, 90)
+    first = FakeTraining()
+    steps(watch(first, patience=4), 1, interrupted)
+    second = FakeTraining(first.notes, interrupted)
+    with pytest.raises(StopTraining):
+        steps(watch(second, patience=4), interrupted + 1, 90)
+    assert second.notes == whole.notes
+    assert first.published + second.published == whole.published
+    assert second.last == whole.last
+    assert second.schedule.factor == whole.schedule.factor == 0.25  # plateaus at 60 and 80
+
+
+def test_without_patience_it_goes_on():
+    training = FakeTraining()
+    steps(watch(training, patience=0), 1, 90)
+    assert training.notes[NOTES]["step"] == 90
+
+
+def test_rates_after_a_plateau():
+    rate = MFTRate(
+        1.0, 100, stop_lr=0.1, schedule={"type": "cosine"},
+        plateau={"factor": 0.5, "patience": 2, "start": 40},
+    )  # fmt: skip
+    native = MFTRate(1.0, 40, stop_lr=0.1, schedule={"type": "cosine"})
+    assert rate.value(20) == native.value(20)
+    assert rate.value(40) == rate.value(99) == pytest.approx(0.1)
+    assert rate.see_validation(39, 2) == 1.0  # the schedule has not ended
+    assert rate.see_validation(40, 1) == 1.0
+    assert rate.see_validation(50, 2) == 0.5
+    assert rate.see_validation(60, 3) == 0.5
+    assert rate.see_validation(70, 4) == 0.25
+    assert rate.value(80) == pytest.approx(0.025)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A training of twelve steps, and its restart from the sixth."""
+    from tests.helpers.dp import Dp
+
+    folder = tmp_path_factory.mktemp("watched")
+    config = single_input()
+    config["loss"]["validation"] = {"freq": 3, "patience": 50}
+    config["learning_rate"] = {
+        "type": "mft", "start_lr": 0.01, "stop_lr": 0.01, "schedule": {"type": "cosine"},
+        "layer_decay": 0.5, "plateau": {"factor": 0.5, "patience": 1},
+    }  # fmt: skip
+    config["training"] |= {"numb_steps": 12, "save_freq": 6, "disp_freq": 1}
+    dp = Dp(folder)
+    dp.train(config)
+    return dp
+
+
+def test_a_training_keeps_its_best(run, capsys):
+    table = pd.read_csv(run.folder / "validation.csv")
+    assert table["step"].tolist() == [3, 6, 9, 12]
+    record = json.loads((run.folder / "selection.json").read_text())
+    best = int(table["step"][table["rmse"].idxmin()])
+    assert record["best"] == f"best.ckpt-{best}.pt"
+    assert (run.folder / "model.best.pt").resolve().name == record["best"]
+    assert len(list(run.folder.glob("best.ckpt-*.pt"))) == 1
+    # select sees the same numbers, and the best among its checkpoints
+    assert main(["select", str(run.folder), "-q"]) == 0
+    chosen = pd.read_csv(run.folder / "selection.csv").set_index("file")
+    assert chosen.loc[record["best"], "rmse"] == pytest.approx(table["rmse"].min(), rel=1e-12)
+    last = table.set_index("step").loc[12, "rmse"]
+    assert chosen.loc["model.ckpt-12.pt", "rmse"] == pytest.approx(last, rel=1e-12)
+
+
+def test_a_restart_has_the_state_and_the_rates(run):
+    state = torch.load(run.folder / "model.ckpt-6.pt", weights_only=True)
+    notes = state["model"]["_extra_state"]["train_infos"][NOTES]
+    assert notes["step"] in (3, 6)
+    log = run.train(
+        json.loads((run.folder / "input.json").read_text()), "--restart", "model.ckpt-6.pt"
+    )
+    table = pd.read_csv(run.folder / "validation.csv")
+    assert table["step"].tolist() == [3, 6, 9, 12]  # the steps that were given up are replaced
+    lines = (run.folder / "lcurve.out").read_text().splitlines()
+    column = lines[0].lstrip("# ").split().index("lr")
+    rows = [line.split() for line in lines if not line.startswith("#")]
+    assert float(rows[-6][column]) == pytest.approx(0.01 * notes["factor"])
+    assert notes["factor"] < 1 or notes["step"] == 6
+    assert "Validation of the model on" in log
+
+
+BRANCH = {"name": "", "where": "the model", "data": {"validation_data": {"systems": ["valid"]}}}
+
+
+@pytest.mark.parametrize(
+    ("loss", "data", "rate", "message"),
+    [
+        ({}, {}, {"plateau": {"factor": 0.5}}, "learning_rate/plateau .* validation"),
+        ({"validation": {"freq": 2}}, {"validation_data": None}, {}, "no validation_data/systems"),
+    ],
+)
+def test_what_does_not_go_together(loss, data, rate, message):
+    branch = SimpleNamespace(**{**BRANCH, "loss": loss, "data": {**BRANCH["data"], **data}})
+    with pytest.raises(UserError, match=message):
+        check_validation({"learning_rate": rate}, [branch])
+
+
+def test_two_branches_cannot_both_have_the_best_checkpoint():
+    two = [SimpleNamespace(**BRANCH, loss={"validation": {"freq": 2}}) for _ in range(2)]
+    with pytest.raises(UserError, match="one branch only"):
+        check_validation({"learning_rate": {}}, two)
