@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 #: What deepmd-kit calls the branch of a single-task model.
 SINGLE = "Default"
+#: Key of a branch's ``info``, which deepmd-kit keeps in ``out.json``, checkpoints and frozen
+#: models: true for the property that a training is for, where others are auxiliary.
+MAIN = "main"
 #: Fitting nets that predict neither a property nor an energy: deepmd-kit's tensors and densities.
 OTHER_HEADS = ("dos", "dipole", "polar")
 
@@ -83,6 +86,24 @@ def branches_of(model_params: dict[str, Any]) -> dict[str, dict[str, Any]]:
 def is_force_field(model: Mapping[str, Any]) -> bool:
     """Whether the branch predicts energies and forces."""
     return not is_property(model) and head_type(model) not in OTHER_HEADS
+
+
+def main_branches(branches: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return the branches that may be the one a training is for; one if it can be told.
+
+    Parameters
+    ----------
+    branches : mapping
+        Branch JSON by name.
+
+    Returns
+    -------
+    list of str
+        The property branches; of several those that ``info`` calls main, if any.
+    """
+    found = [name for name, branch in branches.items() if is_property(branch)]
+    marked = [name for name in found if (branches[name].get("info") or {}).get(MAIN) is True]
+    return marked or found
 
 
 def choose_branch(

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from deepmd_mft.checkpoints.branch import MAIN
 from deepmd_mft.errors import UserError
-from deepmd_mft.inputs.branches import Branch, read_branches, read_input
+from deepmd_mft.inputs.branches import Branch, main_ones, read_branches, read_input
 from deepmd_mft.inputs.systems import list_systems
 
 #: The best checkpoint that a training keeps is ``best.ckpt-STEP.pt``, beside the others.
@@ -56,26 +57,41 @@ class TrainingRun:
         """The branches of the input."""
         return read_branches(self.config)
 
-    def property_branch(self, head: str | None = None) -> Branch:
-        """Return the property branch; with several, the one that ``head`` names.
+    def property_branch(self, head: str | None = None, name: str | None = None) -> Branch:
+        """Return the main property branch, or the one that ``head`` names.
+
+        Parameters
+        ----------
+        head : str, optional
+        name : str, optional
+            A property, which decides where nothing else does.
 
         Raises
         ------
         UserError
             If there is none, or it has to be said which.
         """
-        kinds = {b.name: b for b in self.branches if b.is_property}
-        if head is not None and head not in kinds:
+        if head is not None:
+            kinds = {b.name: b for b in self.branches if b.is_property}
+            if head not in kinds:
+                raise UserError(
+                    f"{self.input_file} has no property branch '{head}'; it has "
+                    f"{', '.join(kinds) or 'none'}"
+                )
+            return kinds[head]
+        found = main_ones(self.branches)
+        if len(found) > 1 and name is not None:
+            found = [branch for branch in found if name in branch.labels] or found
+        if not found:
+            raise UserError(f"{self.input_file} has no property branches")
+        if len(found) > 1:
+            listed = ", ".join(f"{b.name}: {', '.join(b.labels)}" for b in found)
             raise UserError(
-                f"{self.input_file} has no property branch '{head}'; it has "
-                f"{', '.join(kinds) or 'none'}"
+                f"{self.input_file} has {len(found)} property branches ({listed}), and does not "
+                "say which the training is for; choose by --property or --head, or write "
+                f'"info": {{"{MAIN}": true}} into that branch of {self.input_file.name}'
             )
-        if len(kinds) != 1 and head is None:
-            raise UserError(
-                f"{self.input_file} has {len(kinds) or 'no'} property branches"
-                + (f" ({', '.join(kinds)}); choose one with --head" if kinds else "")
-            )
-        return kinds[head] if head is not None else next(iter(kinds.values()))
+        return found[0]
 
     def system_paths(self, branch: Branch, section: str) -> list[Path]:
         """Return ``systems`` of a branch's data as written, relative paths from this folder."""

@@ -112,7 +112,7 @@ class Validation:
         UserError
             If there are none.
         """
-        branch = run.property_branch(head)
+        branch = run.property_branch(head, name)
         systems = run.validation_systems(branch)
         return cls(systems, branch.where, Predictor.load(checkpoint, branch.name or None), name)
 
@@ -228,7 +228,7 @@ def select(
     ----------
     run : TrainingRun
     head : str, optional
-        Property branch, if there are several.
+        Property branch; the main one by default.
     name : str, optional
         Property that counts, of a head that has several; their mean by default.
     metric : str, optional
@@ -254,6 +254,7 @@ def select(
         "made_by": "dp-mft select",
         "input_sha256": file_checksum(run.input_file),
         "property": properties[0] if len(properties) == 1 else properties,
+        "branch": validation.predictor.branch,
         "validation": validation.structures.checksum(),
     }
     check_own(run.folder, overwrite=overwrite)
@@ -389,13 +390,17 @@ def _read_earlier(
     try:
         old = json.loads(path.read_text())
         rows = pd.read_csv(table, dtype={"file": str, "sha256": str}).to_dict("records")
-        same = old.get("property") == record["property"] and _contents(old) == _contents(record)
+        same = (
+            old.get("property") == record["property"]
+            and old.get("branch", record["branch"]) == record["branch"]  # not said at first
+            and _contents(old) == _contents(record)
+        )
     except (ValueError, KeyError, TypeError, AttributeError):
         raise UserError(f"{table} or {path} is damaged; start anew with --overwrite") from None
     if not same:
         raise UserError(
-            f"{table} was made with another property or other validation data; --overwrite "
-            "evaluates every checkpoint again"
+            f"{table} was made with another branch or property, or other validation data; "
+            "--overwrite evaluates every checkpoint again"
         )
     return {str(row["sha256"]): {str(k): v for k, v in row.items()} for row in rows}
 

@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--sets", nargs="+", metavar="NAME", help="which of them; all but aux* if left out"
     )
     parser.add_argument(
-        "--head", help="branch of multi-task checkpoints; the property's by default"
+        "--head", help="branch of multi-task checkpoints; by default the main property's"
     )
     parser.add_argument(
         "-o", "--out", type=Path, default=Path("evaluation"), help="folder to write: evaluation"

@@ -6,8 +6,14 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 from deepmd_mft.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,16 +23,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--checkpoint",
         type=Path,
         metavar="FILE",
-        help="gives descriptor, type map, dim_case_embd and the auxiliary head",
+        help="gives descriptor, type map, dim_case_embd and the heads that it has",
     )
-    parser.add_argument("--aux-head", metavar="NAME", help="its force-field branch to keep")
-    for name, text in (
-        ("train", "training data of the property"),
-        ("valid", "validation data of the property"),
-        ("aux-train", "training data of the auxiliary branch"),
-        ("aux-valid", "validation data of the auxiliary branch"),
-    ):
-        parser.add_argument(f"--{name}", nargs="+", type=Path, default=[], metavar="DIR", help=text)
+    parser.add_argument(
+        "--aux-head",
+        nargs="+",
+        default=[],
+        metavar="[NAME=]HEAD",
+        help="the branch of the checkpoint whose head an auxiliary branch inherits, or RANDOM; "
+        "left out, the one of its name",
+    )
+    for name in ("train", "valid"):
+        kind = {"train": "training", "valid": "validation"}[name]
+        parser.add_argument(
+            f"--{name}",
+            nargs="+",
+            type=Path,
+            default=[],
+            metavar="DIR",
+            help=f"{kind} data of the property",
+        )
+        parser.add_argument(
+            f"--aux-{name}",
+            nargs="+",
+            default=[],
+            metavar="[NAME[:LABEL]=]DIR",
+            help=f"{kind} data of the auxiliary branches: those of the template's only one, or of "
+            "any number by name. A new one learns energies and forces or a property, whichever "
+            "its data have; LABEL says it where they have both or several",
+        )
     parser.add_argument(
         "--property",
         metavar="NAME",
@@ -48,9 +73,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, help="training steps, of all branches together")
     parser.add_argument("--save-freq", type=int, metavar="N", help="steps between checkpoints")
     parser.add_argument("--batch-size", type=_batch_size, help="of the property, e.g. auto:512")
-    parser.add_argument("--aux-batch-size", type=_batch_size, help="of the auxiliary branch")
+    parser.add_argument(
+        "--aux-batch-size",
+        nargs="+",
+        default=[],
+        metavar="[NAME=]SIZE",
+        help="of the auxiliary branches, or of one",
+    )
     group = parser.add_mutually_exclusive_group()
-    group.add_argument("--model-prob", type=float, help="share of the property branch, e.g. 0.5")
+    group.add_argument(
+        "--share",
+        nargs="+",
+        default=[],
+        metavar="[NAME=]SHARE",
+        help="of the steps (model_prob): of the property branch, e.g. 0.4, and of others by name; "
+        "what is left is divided equally. Left out, the property's is the template's",
+    )
     group.add_argument(
         "--temperature",
         type=float,
@@ -65,16 +103,43 @@ def _batch_size(text: str) -> int | str:
     return int(text) if text.isdigit() else text
 
 
+def _named(texts: list[str], option: str, convert: Callable[[str], T]) -> dict[str, T]:
+    """Read ``[NAME=]VALUE`` texts."""
+    found: dict[str, T] = {}
+    for text in texts:
+        name, equals, value = text.rpartition("=")
+        if name in found or (equals and not name):
+            raise UserError(
+                f"{option} {text}: " + (f"'{name}' has one already" if name else "write NAME=VALUE")
+            )
+        found[name] = convert(value)
+    return found
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = 0.0
+    if not 0 < share < 1:
+        raise UserError(
+            f"--share {text}: a share is a number between 0 and 1 (without a step a branch has no "
+            "effect: leave it out)"
+        )
+    return share
+
+
 def run(args: argparse.Namespace) -> int:
     """Fill and write; say the next two commands."""
     from deepmd_mft.files.staging import check_file, staged_file  # noqa: PLC0415
+    from deepmd_mft.inputs.auxiliary import parse_auxiliary  # noqa: PLC0415
     from deepmd_mft.inputs.filling import Filling, fill  # noqa: PLC0415
 
-    data = [*args.train, *args.valid, *args.aux_train, *args.aux_valid]
+    auxiliary = parse_auxiliary(args.aux_train, args.aux_valid)
+    data = [*args.train, *args.valid]
+    data += [path for one in auxiliary for path in [*one.train, *one.valid]]
     read = [path for path in (args.template, args.checkpoint, *data) if path is not None]
     check_file(args.out, read, overwrite=args.overwrite)
-    if args.model_prob is not None and not 0 < args.model_prob < 1:
-        raise UserError("--model-prob is a share: between 0 and 1")
     if args.temperature is not None and args.temperature <= 0:
         raise UserError("--temperature must be positive")
     try:
@@ -84,14 +149,13 @@ def run(args: argparse.Namespace) -> int:
     filling = Filling(
         args.train,
         args.valid,
-        args.aux_train,
-        args.aux_valid,
+        auxiliary,
         checkpoint=args.checkpoint,
-        aux_head=args.aux_head,
+        aux_heads=_named(args.aux_head, "--aux-head", str),
         steps=args.steps,
         batch_size=args.batch_size,
-        aux_batch_size=args.aux_batch_size,
-        share=args.model_prob,
+        aux_batch_sizes=_named(args.aux_batch_size, "--aux-batch-size", _batch_size),
+        shares=_named(args.share, "--share", _share),
         temperature=args.temperature,
         stat_files=args.stat_files,
         property_name=args.property,

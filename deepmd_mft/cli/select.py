@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--input", type=Path, help="its input, JSON or YAML; deepmd-kit's RUN/out.json by default"
     )
-    parser.add_argument("--head", help="property branch, if there are several")
+    parser.add_argument("--head", help="property branch; by default the main one")
     parser.add_argument(
         "--property",
         help="which one counts, of a head that has several; by default their mean, each in units "

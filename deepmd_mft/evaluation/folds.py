@@ -85,12 +85,8 @@ def fold_of_run(run: Path, folds: dict[str, Path]) -> str | None:
     """
     try:
         training = TrainingRun(run)
-        places = [
-            place.resolve()
-            for branch in training.branches
-            if branch.is_property
-            for place in training.system_paths(branch, "training_data")
-        ]
+        branch = training.property_branch()  # an auxiliary one may have data of any fold
+        places = [place.resolve() for place in training.system_paths(branch, "training_data")]
     except UserError:
         return None
     found = {

@@ -23,6 +23,7 @@ from deepmd_mft.checkpoints.branch import (
     head_type,
     is_force_field,
     is_property,
+    main_branches,
     property_columns,
 )
 from deepmd_mft.checkpoints.file import branch_weights, read_model_params, read_state
@@ -115,8 +116,8 @@ class Predictor(Network):
         ----------
         path : Path
         branch : str, optional
-            Branch or alias of a multi-task checkpoint; the only property branch if left out, or
-            the only branch.
+            Branch or alias of a multi-task checkpoint; the main property branch if left out (see
+            :func:`~deepmd_mft.checkpoints.branch.main_branches`), or the only branch.
 
         Raises
         ------
@@ -308,9 +309,8 @@ class _Places:
 
 
 def _properties_first(branches: dict[str, dict[str, Any]]) -> list[str]:
-    """Return the property branches, or all if there are none."""
-    found = [name for name, branch in branches.items() if is_property(branch)]
-    return found or list(branches)
+    """Return the main property branch, or those that may be it, or all if there are none."""
+    return main_branches(branches) or list(branches)
 
 
 def _check_head(path: Path, name: str, branch_params: dict[str, Any]) -> None:

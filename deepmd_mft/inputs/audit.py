@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deepmd_mft.bridge.inputs import build_model
+from deepmd_mft.checkpoints.branch import MAIN
 from deepmd_mft.checkpoints.file import read_model_params
 from deepmd_mft.errors import UserError
-from deepmd_mft.inputs.branches import Branch, flat, read_input
+from deepmd_mft.inputs.branches import Branch, flat, main_ones, read_input
 from deepmd_mft.inputs.checkpoint import check_trained_elements
 from deepmd_mft.inputs.data import SECTIONS
 from deepmd_mft.inputs.facts import branch_facts, check_memory
@@ -70,8 +71,9 @@ def check_input(
         )
     facts: dict[str, Any] = {}
     sets = _read_sets(branches, findings)
+    main = _main(branches, findings)
     for branch in branches:
-        check_elements_seen(branch, sets, list(tests), findings)
+        check_elements_seen(branch, sets, list(tests) if branch in main else [], findings)
         check_distances(branch, sets, findings)
         check_values(branch, sets, findings)
         if checkpoint is not None and checkpoint.is_file():
@@ -80,11 +82,25 @@ def check_input(
             findings.attempt(check_trained_elements, branch, elements, checkpoint, findings)
         train = sets.get((branch.name, "training_data"))
         facts[branch.name or "model"] = (
-            {} if train is None else branch_facts(branch, train, schedule, findings)
+            {}
+            if train is None
+            else branch_facts(branch, train, schedule, findings, main=branch in main)
         )
     find_leakage(sets, list(tests), findings)
     facts["memory_gib"] = check_memory(facts, branches, findings)
     return findings, facts
+
+
+def _main(branches: list[Branch], findings: Findings) -> list[Branch]:
+    """Return the branches that the training may be for; warn if it is not said which."""
+    found = main_ones(branches)
+    if len(found) > 1:
+        findings.warn(
+            f"{len(found)} branches learn a property ({', '.join(one.name for one in found)}), and "
+            "none is said to be the one that the training is for: dp-mft select, evaluate and "
+            f'report will ask for it. Write "info": {{"{MAIN}": true}} beside its fitting_net'
+        )
+    return found
 
 
 def _read_sets(branches: list[Branch], findings: Findings) -> dict[tuple[str, str], StructureSet]:

@@ -9,7 +9,7 @@ from dargs.dargs import ArgumentError
 from deepmd.common import j_loader
 
 from deepmd_mft.bridge.inputs import normalise, resolve_shared
-from deepmd_mft.checkpoints.branch import head_type, is_property, property_columns
+from deepmd_mft.checkpoints.branch import head_type, is_property, main_branches, property_columns
 from deepmd_mft.errors import UserError
 
 if TYPE_CHECKING:
@@ -141,6 +141,12 @@ def read_branches(config: dict[str, Any]) -> list[Branch]:
             Branch(name, branch, config["loss_dict"][name], training["data_dict"][name])
         )
     return branches
+
+
+def main_ones(branches: list[Branch]) -> list[Branch]:
+    """Return the branches that the training may be for: one if it can be told."""
+    names = main_branches({branch.name: branch.model for branch in branches})
+    return [branch for branch in branches if branch.name in names]
 
 
 def normalised(config: dict[str, Any]) -> dict[str, Any]:

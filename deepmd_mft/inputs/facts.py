@@ -27,7 +27,12 @@ NUMBERS_KEPT = {True: (11, 6), False: (42, 14)}
 
 
 def branch_facts(
-    branch: Branch, train: StructureSet, schedule: Schedule | None, findings: Findings
+    branch: Branch,
+    train: StructureSet,
+    schedule: Schedule | None,
+    findings: Findings,
+    *,
+    main: bool,
 ) -> dict[str, Any]:
     """Return numbers of a branch's training; warn if it sees too little.
 
@@ -40,6 +45,8 @@ def branch_facts(
         Steps and batches, if deepmd-kit could work them out.
     findings : Findings
         Filled.
+    main : bool
+        Whether the training is for this branch: an auxiliary one need not see all of its data.
     """
     facts: dict[str, Any] = {
         "frames": train.total,
@@ -54,7 +61,7 @@ def branch_facts(
         facts["epochs"] = round(facts["steps"] * batches.frames / train.total, 2)
         if facts["steps"] == 0:
             findings.warn(f"{branch.where} gets no step: its model_prob is 0")
-        elif facts["epochs"] < 1 and branch.is_property:
+        elif facts["epochs"] < 1 and main:
             findings.warn(
                 f"{branch.where} sees less than its {train.total} structures once: "
                 f"{facts['steps']} steps of {batches.frames:.3g}; raise numb_steps, model_prob or "

@@ -7,19 +7,19 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from deepmd.utils.model_branch_dict import get_model_dict
-
-from deepmd_mft.bridge.inputs import own_options
-from deepmd_mft.checkpoints.branch import as_list, head_type, is_property
-from deepmd_mft.checkpoints.file import read_model_params
+from deepmd_mft.checkpoints.branch import MAIN, as_list, head_type, is_property, main_branches
 from deepmd_mft.errors import UserError
 from deepmd_mft.files.checksums import file_checksum
+from deepmd_mft.inputs.auxiliary import Template, build_auxiliary
 from deepmd_mft.inputs.folders import look_into
+from deepmd_mft.inputs.pretrained import Pretrained
+from deepmd_mft.inputs.shares import choose_shares
 from deepmd_mft.structures.elements import atomic_number
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from deepmd_mft.inputs.auxiliary import Auxiliary, Built
     from deepmd_mft.inputs.folders import Contents
 
 
@@ -29,18 +29,22 @@ class Filling:
 
     Attributes
     ----------
-    train, valid, aux_train, aux_valid : list of Path
-        Data folders of the property and of the auxiliary branch.
+    train, valid : list of Path
+        Data folders of the property.
+    auxiliary : list of Auxiliary
+        The branches beside it, with their data.
     checkpoint : Path, optional
-        Gives descriptor, type map, ``dim_case_embd`` and the auxiliary head.
-    aux_head : str, optional
-        Which of its force-field branches to keep.
+        Gives descriptor, type map, ``dim_case_embd`` and the heads that it has.
+    aux_heads : dict of str
+        Which of its heads an auxiliary branch starts from; an empty name stands for the only one.
     steps : int, optional
         Training steps, of all branches together.
-    batch_size, aux_batch_size : int or str, optional
+    batch_size : int or str, optional
         As in deepmd-kit's input.
-    share : float, optional
-        ``model_prob`` of the property branch.
+    aux_batch_sizes : dict of int or str
+        The same by auxiliary branch; an empty name stands for all that are not named.
+    shares : dict of float
+        ``model_prob`` by branch; an empty name stands for the property's.
     temperature : float, optional
         ``model_prob`` by the numbers of training structures instead, n^(1/T) (JMP, T = 2).
     stat_files : str, optional
@@ -59,14 +63,13 @@ class Filling:
 
     train: list[Path]
     valid: list[Path]
-    aux_train: list[Path]
-    aux_valid: list[Path]
+    auxiliary: list[Auxiliary] = field(default_factory=list)
     checkpoint: Path | None = None
-    aux_head: str | None = None
+    aux_heads: dict[str, str] = field(default_factory=dict)
     steps: int | None = None
     batch_size: int | str | None = None
-    aux_batch_size: int | str | None = None
-    share: float | None = None
+    aux_batch_sizes: dict[str, int | str] = field(default_factory=dict)
+    shares: dict[str, float] = field(default_factory=dict)
     temperature: float | None = None
     stat_files: str | None = None
     property_name: str | None = None
@@ -98,13 +101,14 @@ def fill(template: dict[str, Any], filling: Filling, out: Path) -> dict[str, Any
     if not all(isinstance(config.get(key), dict) for key in ("model", "training")):
         raise UserError("the template has no model or training section")
     data = look_into([*filling.train, *filling.valid])
-    auxiliary = look_into([*filling.aux_train, *filling.aux_valid])
+    pretrained = None if filling.checkpoint is None else Pretrained.read(filling.checkpoint)
+    elements = set(data.elements)
     if "model_dict" in config["model"]:
-        _fill_branches(config, filling, data, base)
+        elements |= _fill_branches(config, filling, data, pretrained, base)
     else:
         _refuse_auxiliary(filling)
-        _fill_one(config, filling, data, base)
-    _set_type_map(config["model"], filling, {*data.elements, *auxiliary.elements})
+        _fill_one(config, filling, data, pretrained, base)
+    _set_type_map(config["model"], filling, elements)
     _set_steps(config, filling)
     if filling.checkpoint is not None:
         config["_dp_mft_input"] = {
@@ -123,11 +127,12 @@ def _strategy(model: dict[str, Any]) -> str:
 
 
 def _refuse_auxiliary(filling: Filling) -> None:
+    folders = [path for one in filling.auxiliary for path in [*one.train, *one.valid]]
     for given in (
-        ", ".join(map(str, [*filling.aux_train, *filling.aux_valid])),
-        filling.aux_head,
-        filling.aux_batch_size,
-        filling.share,
+        ", ".join(map(str, folders)),
+        ", ".join(filling.aux_heads.values()),
+        ", ".join(map(str, filling.aux_batch_sizes.values())),
+        ", ".join(map(str, filling.shares.values())),
         filling.temperature,
     ):
         if given:
@@ -137,45 +142,103 @@ def _refuse_auxiliary(filling: Filling) -> None:
             )
 
 
-def _fill_one(config: dict[str, Any], filling: Filling, data: Contents, base: Path) -> None:
+def _fill_one(
+    config: dict[str, Any],
+    filling: Filling,
+    data: Contents,
+    pretrained: Pretrained | None,
+    base: Path,
+) -> None:
     model, training = config["model"], config["training"]
-    if filling.checkpoint is not None:
-        _, source = _source(filling.checkpoint, None)
-        model["type_map"] = list(source["type_map"])
-        model["descriptor"] = _descriptor(source, model["descriptor"])
+    if pretrained is not None:
+        model["type_map"] = list(pretrained.first["type_map"])
+        model["descriptor"] = _descriptor(pretrained.first, model["descriptor"])
     _set_property(model, config.get("loss", {}), filling, data)
     _set_data(training, filling.train, filling.valid, filling.batch_size, base)
     if filling.stat_files is not None:
         training["stat_file"] = f"{filling.stat_files}/model"
 
 
-def _fill_branches(config: dict[str, Any], filling: Filling, data: Contents, base: Path) -> None:
-    name, aux = _names(config["model"]["model_dict"])
-    if filling.checkpoint is not None:
-        aux = _take_backbone(config, name, aux, filling)
-    elif filling.aux_head:
+def _fill_branches(
+    config: dict[str, Any],
+    filling: Filling,
+    data: Contents,
+    pretrained: Pretrained | None,
+    base: Path,
+) -> set[str]:
+    """Fill an input of several branches; return the elements of the auxiliary data."""
+    main = _main(config["model"]["model_dict"])
+    if filling.aux_heads and pretrained is None:
         raise UserError("--aux-head names a branch of a checkpoint; give --checkpoint too")
+    template = Template(copy.deepcopy(config), main)
+    built, contents = build_auxiliary(
+        template, filling.auxiliary, filling.aux_heads, pretrained, filling.notes
+    )
+    _put_in(config, main, built)
     branches, parts = config["model"]["model_dict"], config["training"]["data_dict"]
-    _set_property(branches[name], config["loss_dict"][name], filling, data)
-    _set_data(parts[name], filling.train, filling.valid, filling.batch_size, base)
-    _set_data(parts[aux], filling.aux_train, filling.aux_valid, filling.aux_batch_size, base)
-    shares = _shares(filling, name, aux)
+    if pretrained is not None:
+        new = [main, *(one.name for one in built if not one.head)]
+        _take_backbone(config["model"], main, new, pretrained)
+    _set_property(branches[main], config["loss_dict"][main], filling, data)
+    if sum(map(is_property, branches.values())) > 1:
+        branches[main]["info"] = {**branches[main].get("info", {}), MAIN: True}
+    _set_data(parts[main], filling.train, filling.valid, filling.batch_size, base)
+    sizes = _by_branch(filling.aux_batch_sizes, built, "--aux-batch-size")
+    for one in built:
+        size = sizes.get(one.name, sizes.get(""))
+        _set_data(parts[one.name], one.asked.train, one.asked.valid, size, base)
+        if one.asked.train and not one.asked.valid:
+            parts[one.name].pop("validation_data", None)
+    frames = {one.name: one.asked.train for one in built} | {main: filling.train}
+    shares = choose_shares(
+        config["training"].get("model_prob"), main, frames, filling.shares, filling.temperature
+    )
     if shares is not None:
         config["training"]["model_prob"] = shares
     if filling.stat_files is not None:
         for branch, part in parts.items():
             part["stat_file"] = f"{filling.stat_files}/{branch}"
+    _tell_branches(config, main, template, built, filling.notes)
+    return {element for one in contents for element in one.elements}
 
 
-def _take_backbone(config: dict[str, Any], name: str, aux: str, filling: Filling) -> str:
-    """Put the checkpoint's backbone and auxiliary branch in; return that branch's name."""
-    assert filling.checkpoint is not None  # noqa: S101
-    model = config["model"]
-    head, source = _source(filling.checkpoint, filling.aux_head or aux)
-    _rename(config, aux, head)
+def _main(branches: dict[str, Any]) -> str:
+    """Return the name of the property branch that the training is for."""
+    found = main_branches(branches)
+    if len(found) != 1:
+        kinds = {name: head_type(branch) for name, branch in branches.items()}
+        raise UserError(
+            f"the template has branches {kinds}; needed is one property branch, or one of several "
+            f'with "info": {{"{MAIN}": true}}'
+        )
+    return found[0]
+
+
+def _put_in(config: dict[str, Any], main: str, built: list[Built]) -> None:
+    """Replace the auxiliary branches of a template, in all sections."""
+    model, training = config["model"], config["training"]
+    entry = {key: model["model_dict"][main][key] for key in ("type_map", "descriptor")}
+    for parent, key, parts in (
+        (model, "model_dict", {one.name: {**copy.deepcopy(entry), **one.model} for one in built}),
+        (config, "loss_dict", {one.name: one.loss for one in built}),
+        (training, "data_dict", {one.name: one.data for one in built}),
+    ):
+        old = parent[key]
+        last = list(old)[-1] == main  # where the template has it
+        parent[key] = {**parts, main: old[main]} if last else {main: old[main], **parts}
+
+
+def _take_backbone(
+    model: dict[str, Any], main: str, new: list[str], pretrained: Pretrained
+) -> None:
+    """Put the checkpoint's type map and descriptor in, and the width of case embeddings of heads.
+
+    ``new`` are the branches that have a head of their own; others have the checkpoint's.
+    """
     branches, shared = model["model_dict"], model.get("shared_dict", {})
+    source = pretrained.first
     for key in ("type_map", "descriptor"):
-        entry = branches[name][key]
+        entry = branches[main][key]
         old = shared[entry] if isinstance(entry, str) else entry
         value = list(source[key]) if key == "type_map" else _descriptor(source, old)
         if isinstance(entry, str):
@@ -183,83 +246,47 @@ def _take_backbone(config: dict[str, Any], name: str, aux: str, filling: Filling
         else:
             for branch in branches.values():
                 branch[key] = value
-    # what else makes the branch what it is: its type (dpa4), excluded pairs, a given bias
-    branches[head] = {
-        **{key: branches[head][key] for key in ("type_map", "descriptor")},
-        **own_options(source),
-        "fitting_net": source["fitting_net"],
-        "finetune_head": head,
-    }
     dim = source["fitting_net"].get("dim_case_embd", 0)
-    branches[name]["fitting_net"].pop("dim_case_embd", None)
-    if dim:
-        branches[name]["fitting_net"]["dim_case_embd"] = dim
-    return head
+    for name in new:
+        branches[name]["fitting_net"].pop("dim_case_embd", None)
+        if dim:
+            branches[name]["fitting_net"]["dim_case_embd"] = dim
 
 
-def _shares(filling: Filling, name: str, aux: str) -> dict[str, float] | None:
-    """Return ``model_prob``, by temperature or as given."""
-    if filling.temperature is None:
-        if filling.share is None:
-            return None
-        return {name: filling.share, aux: round(1 - filling.share, 12)}
-    if not filling.train or not filling.aux_train:
-        raise UserError("--temperature counts structures: give --train and --aux-train")
-    weights = {
-        branch: look_into(folders).frames ** (1 / filling.temperature)
-        for branch, folders in ((name, filling.train), (aux, filling.aux_train))
-    }
-    return {branch: round(weight / sum(weights.values()), 6) for branch, weight in weights.items()}
+def _tell_branches(
+    config: dict[str, Any], main: str, template: Template, built: list[Built], notes: list[str]
+) -> None:
+    """Say what the auxiliary branches learn, from which head, and what is not the data's to say."""
+    if all(one.name in template.others and not one.asked.name for one in built):
+        return
+    shares = config["training"].get("model_prob") or {}
+    for one in built:
+        start = f"head '{one.head}' of the checkpoint" if one.head else "a new head"
+        text = f"branch {one.name} learns {one.kind}, from {start}"
+        net = one.model["fitting_net"]
+        if net.get("type") == "mft_property" and not one.head:
+            text += f", intensive: {str(net.get('intensive', False)).lower()} (the template's)"
+        notes.append(text + (f", share {shares[one.name]:g}" if one.name in shares else ""))
+    if main in shares:
+        notes.append(f"branch {main} is the one that the training is for, share {shares[main]:g}")
+    gone = [n for n in template.others if n not in {one.origin for one in built}]
+    if gone:
+        notes.append(f"branch {', '.join(gone)} of the template is left out: it is given no data")
 
 
-def _names(branches: dict[str, Any]) -> tuple[str, str]:
-    """Return the names of the property and the auxiliary branch."""
-    kinds = {name: head_type(branch) for name, branch in branches.items()}
-    properties = [name for name, branch in branches.items() if is_property(branch)]
-    others = [name for name in kinds if name not in properties]
-    if len(properties) != 1 or len(others) != 1:
-        raise UserError(
-            f"the template has branches {kinds}; needed are one property and one force-field branch"
-        )
-    return properties[0], others[0]
-
-
-def _source(checkpoint: Path, head: str | None) -> tuple[str, dict[str, Any]]:
-    """Return the branch of the checkpoint to start from; any if the head does not matter."""
-    params = read_model_params(checkpoint)
-    if "model_dict" not in params:
-        return "Default", params
-    branches = params["model_dict"]
-    if head is None:
-        return next(iter(branches.items()))
-    aliases = get_model_dict(branches)[0]
-    if head not in aliases and len(branches) == 1:
-        return next(iter(branches.items()))
-    if head not in aliases:
-        raise UserError(
-            f"{checkpoint} has no head '{head}'; it has {', '.join(branches)}. Choose with "
-            "--aux-head: MFT wants the force field whose data resemble the target (SPICE2 for "
-            "molecules, OMat24 for crystals)"
-        )
-    return str(aliases[head]), branches[aliases[head]]
+def _by_branch(given: dict[str, Any], built: list[Built], option: str) -> dict[str, Any]:
+    """Return values by auxiliary branch after checking that they are there."""
+    names = [one.name for one in built]
+    for name in given:
+        if name and name not in names:
+            raise UserError(f"{option}: there is no auxiliary branch '{name}' ({', '.join(names)})")
+    return given
 
 
 def _descriptor(source: dict[str, Any], template: dict[str, Any]) -> dict[str, Any]:
     """Return the checkpoint's descriptor, trained or frozen as the template says."""
     found = {k: v for k, v in source["descriptor"].items() if k != "trainable"}
     return found | {k: v for k, v in template.items() if k == "trainable"}
-
-
-def _rename(config: dict[str, Any], old: str, new: str) -> None:
-    sections = (
-        (config["model"], "model_dict"),
-        (config, "loss_dict"),
-        (config["training"], "data_dict"),
-        (config["training"], "model_prob"),
-    )
-    for parent, key in sections:
-        if key in parent:
-            parent[key] = {new if k == old else k: v for k, v in parent[key].items()}
 
 
 def _set_property(

@@ -37,12 +37,15 @@ class Contents:
         Labels of properties that every system has, and their columns.
     largest : dict of str to float
         Their largest values: of classes, the number of the last.
+    reserved : set of str
+        Other arrays that every system has: energy, force, virial, ...
     """
 
     frames: int = 0
     elements: list[str] = field(default_factory=list)
     labels: dict[str, int] = field(default_factory=dict)
     largest: dict[str, float] = field(default_factory=dict)
+    reserved: set[str] = field(default_factory=set)
 
 
 def look_into(folders: Iterable[Path]) -> Contents:
@@ -54,7 +57,7 @@ def look_into(folders: Iterable[Path]) -> Contents:
         If there are no systems at a path, or they cannot be read.
     """
     found = Contents()
-    tables: list[dict[str, int]] = []
+    tables: list[dict[str, int]] = []  # columns of the labels of each set; 0 for reserved names
     elements: set[str] = set()
     for folder in folders:
         if is_lmdb(str(folder)) and folder.is_dir():
@@ -69,7 +72,8 @@ def look_into(folders: Iterable[Path]) -> Contents:
         for system in systems:
             _look_into_system(str(system), found, elements, tables)
     common = set.intersection(*map(set, tables)) if tables else set()
-    found.labels = {name: tables[0][name] for name in sorted(common)}
+    found.labels = {name: tables[0][name] for name in sorted(common) if name not in NO_LABELS}
+    found.reserved = common & NO_LABELS
     found.elements = sorted(elements)
     return found
 
@@ -84,7 +88,10 @@ def _look_into_system(
         found.frames += nframes
         table = {}
         for label in opened.labels(number):
-            if label in NO_LABELS or label.startswith("atom"):
+            if label in NO_LABELS:
+                table[label] = 0
+                continue
+            if label.startswith("atom"):
                 continue
             array = open_array(opened.path(number, label))
             table[label] = array.size // max(nframes, 1)
@@ -103,7 +110,10 @@ def _look_into_lmdb(folder: Path, found: Contents, elements: set[str]) -> dict[s
             if name not in NO_LABELS and not name.startswith(("find_", "atom", "orig"))
         }
         numbers = {n: v for n, v in labels.items() if v.dtype.kind in "fiub"}
-        table = {n: v.size for n, v in numbers.items() if number == 0 or n in table}
+        sizes = {n: v.size for n, v in numbers.items()} | dict.fromkeys(
+            NO_LABELS & record.keys(), 0
+        )
+        table = {n: size for n, size in sizes.items() if number == 0 or n in table}
         for name, value in numbers.items():
             _see(name, value, found)
         found.frames += 1

@@ -34,12 +34,15 @@ def elements_of(structures: StructureSet) -> dict[str, int]:
 def check_elements_seen(
     branch: Branch, sets: Sets, tests: list[StructureSet], findings: Findings
 ) -> None:
-    """Warn of elements of held-out structures that the branch's training data never show."""
+    """Warn of elements of held-out structures that the branch's training data never show.
+
+    ``tests`` are the sets on which this branch is to be tested.
+    """
     train = sets.get((branch.name, "training_data"))
     if train is None:
         return
     seen = elements_of(train).keys()
-    others = [sets.get((branch.name, "validation_data")), *(tests if branch.is_property else [])]
+    others = [sets.get((branch.name, "validation_data")), *tests]
     for other in others:
         unseen = set() if other is None else elements_of(other).keys() - seen
         if other is None or not unseen:

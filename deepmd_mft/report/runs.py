@@ -170,7 +170,7 @@ def _load(
 ) -> Run:
     folder = wanted.folder
     run = TrainingRun(folder)
-    branch = run.property_branch()
+    branch = run.property_branch(name=name)
     name = _property(branch, name, folder)
     strategy, source = (
         (wanted.strategy, "command line") if wanted.strategy else strategy_of(run, branch)

@@ -189,7 +189,7 @@ def test_template_of_a_single_task(tmp_path, pretrained, capsys):
     for option in (
         ("--aux-train", str(DATA / "aux_valid")),
         ("--temperature", "2"),
-        ("--model-prob", "0.5"),
+        ("--share", "0.5"),
         ("--aux-head", "GFN2"),
     ):
         assert main(["input", *arguments, *option, "-o", str(tmp_path / "no.json")]) == 1

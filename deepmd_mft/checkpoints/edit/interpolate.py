@@ -12,7 +12,13 @@ import numpy as np
 from tqdm import tqdm
 
 from deepmd_mft.checkpoints.averaging import greedy, mean
-from deepmd_mft.checkpoints.branch import SINGLE, branches_of, choose_branch, is_property
+from deepmd_mft.checkpoints.branch import (
+    SINGLE,
+    branches_of,
+    choose_branch,
+    is_property,
+    main_branches,
+)
 from deepmd_mft.checkpoints.edit.alike import first_difference
 from deepmd_mft.checkpoints.file import branch_weights, read_state, write_state
 from deepmd_mft.checkpoints.run import TrainingRun, folder_of_run
@@ -21,6 +27,7 @@ from deepmd_mft.errors import UserError
 from deepmd_mft.evaluation.metrics import CLASSES, REGRESSION
 from deepmd_mft.files.checksums import file_checksum
 from deepmd_mft.inference.predictor import Predictor
+from deepmd_mft.inputs.branches import main_ones
 from deepmd_mft.structures.structure_set import StructureSet
 
 if TYPE_CHECKING:
@@ -191,8 +198,8 @@ def _single_task(file: ModelFile) -> tuple[str, dict[str, Any]]:
         params,
         file.path,
         file.branch,
-        lambda branches: [one for one, model in branches.items() if is_property(model)],
-        "no property branch, or several",
+        main_branches,
+        "no property branch, or several of which none is the main one",
     )
     own = {k: v for k, v in branches_of(params)[name].items() if k not in OF_BRANCH}
     weights = branch_weights(state, name, file.path)
@@ -205,8 +212,9 @@ def _run_of(file: ModelFile, branch: str) -> tuple[TrainingRun, Branch] | None:
     if not (folder / "out.json").is_file():
         return None
     run = TrainingRun(folder)
-    found = {one.name: one for one in run.branches if one.is_property}
-    one = found.get(branch) or (next(iter(found.values())) if len(found) == 1 else None)
+    named = {one.name: one for one in run.branches if one.is_property}
+    main = main_ones(run.branches)
+    one = named.get(branch) or (main[0] if len(main) == 1 else None)
     return (run, one) if one else None
 
 
