@@ -81,6 +81,8 @@ def run(args: argparse.Namespace) -> int:
     alphas = [] if args.soup else parse_alphas(args.alpha or ["0:1:0.1"])
     files = [ModelFile.parse(text) for text in args.models]
     read = [*(file.path for file in files), *(args.valid or [])]
+    if args.out.suffix == ".pth":
+        raise UserError(f"-o {args.out}: checkpoints (.pt) are written here; freeze one afterwards")
     if args.out.suffix == ".pt":
         if args.valid or args.all or len(alphas) > 1:
             raise UserError(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from deepmd_mft.errors import UserError
+
 if TYPE_CHECKING:
     import argparse
 
@@ -37,6 +39,8 @@ def run(args: argparse.Namespace) -> int:
     from deepmd_mft.files.checksums import file_checksum  # noqa: PLC0415
     from deepmd_mft.files.staging import staged_file  # noqa: PLC0415
 
+    if args.out.suffix != ".pt":
+        raise UserError(f"-o {args.out}: deepmd-kit knows a checkpoint by its ending, .pt")
     with staged_file(args.out, [args.checkpoint], overwrite=args.overwrite) as partial:
         found = prune(args.checkpoint, args.branch, args.type_map)
         made = {

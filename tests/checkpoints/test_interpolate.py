@@ -264,7 +264,8 @@ def test_without_validation_data_all_are_written(moved, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("valid", "message"),
     [
-        (DATA / "ood_test", "is a test set by its name"),
+        (DATA / "ood_test", "ood_test is a test set by its name"),
+        (DATA, "id_test is a test set by its name"),
         (DATA / "train", "is training data of the run"),
         (DATA / "nowhere", "is not a folder"),
         (DATA / "aux_valid", "have no labels of 'gap'"),
@@ -294,13 +295,17 @@ def test_runs_with_different_validation_data_do_not_choose(moved, tmp_path, caps
         (["A", "B", "A"], "3 checkpoint(s)"),
         (["A", "B", "--soup", "--alpha", "0.5"], "give one"),
         (["A", "nowhere.pt"], "nowhere.pt does not exist"),
+        (["A", "frozen.pth"], "is frozen; take the checkpoint"),
+        (["A", "B", "-o", "model.pth"], "freeze one afterwards"),
         (["A", "B:property"], "is a single-task checkpoint and has no branch 'property'"),
     ],
 )
 def test_other_mistakes(ends, tmp_path, capsys, arguments, message):
     names = {"A": str(ends[0]), "B": str(ends[1]), "B:property": f"{ends[1]}:property"}
+    names["frozen.pth"] = str(tmp_path / "frozen.pth")
+    (tmp_path / "frozen.pth").touch()
     given = [names.get(one, one) for one in arguments]
-    assert main(["interpolate", *given, "-o", str(tmp_path / "out")]) == 1
+    assert main(["interpolate", "-o", str(tmp_path / "out"), *given]) == 1
     assert message in capsys.readouterr().err
 
 

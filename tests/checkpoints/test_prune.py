@@ -204,11 +204,12 @@ def test_molecules_have_every_element_and_no_atoms_on_each_other():
         (["--branch", "OMol"], "has no branch 'OMol'; it has SPICE2, OMat24, gap"),
         (["--type-map", "H", "Si"], "does not know Si; --type-map chooses among H C N O F"),
         (["--type-map", "H", "C", "H"], "--type-map has H twice"),
+        (["-o", "model"], "-o model: deepmd-kit knows a checkpoint by its ending"),
     ],
 )
 def test_what_is_not_there(many, tmp_path, capsys, arguments, message):
     out = tmp_path / "out.pt"
-    assert main(["prune", str(many), *arguments, "-o", str(out)]) == 1
+    assert main(["prune", str(many), "-o", str(out), *arguments]) == 1
     assert message in capsys.readouterr().err
     assert not out.exists()
 

@@ -5,6 +5,7 @@ WiSE-FT: Wortsman et al., arXiv 2109.01903. Soups: Wortsman et al., arXiv 2203.0
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
 BEST = "model.best.pt"
 #: Keys of a branch's JSON that mean nothing outside its multi-task model.
 OF_BRANCH = ("finetune_head", "model_branch_alias")
+#: In the name of a set that no model is chosen by: id_test, test, ood_test2, but not latest.
+TEST = re.compile(r"(?<![a-z])test")
 #: Decimals of alpha: 0:1:0.1 gives 0.3, not 0.30000000000000004.
 DECIMALS = 9
 
@@ -262,10 +265,12 @@ def _refuse_other_data(given: list[Path], runs: list[tuple[TrainingRun, Branch]]
         place = folder.resolve()
         if not place.is_dir():
             raise UserError(f"--valid {folder} is not a folder of deepmd-kit systems")
-        if "test" in place.name.lower():
+        inside = sorted(one for one in place.iterdir() if one.is_dir())
+        tests = [one.name for one in (place, *inside) if TEST.search(one.name.lower())]
+        if tests:
             raise UserError(
-                f"--valid {folder} is a test set by its name; a model must be chosen by validation "
-                "data, or its test error means nothing"
+                f"--valid {folder}: {tests[0]} is a test set by its name; a model must be chosen "
+                "by validation data, or its test error means nothing"
             )
         for run, branch in runs:
             trained = [one.resolve() for one in run.systems(branch, "training_data")]
