@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
-    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a .pt")
+    parser.add_argument(
+        "checkpoint", metavar="CHECKPOINT", help="FILE.pt[:BRANCH], or the folder of a run"
+    )
     parser.add_argument(
         "--branch",
         nargs="+",
@@ -36,23 +38,26 @@ def run(args: argparse.Namespace) -> int:
     """Prune, compare, write, print sizes."""
     from deepmd_mft.checkpoints.edit.prune import prune  # noqa: PLC0415
     from deepmd_mft.checkpoints.file import write_state  # noqa: PLC0415
+    from deepmd_mft.checkpoints.model_file import ModelFile  # noqa: PLC0415
     from deepmd_mft.files.checksums import file_checksum  # noqa: PLC0415
     from deepmd_mft.files.staging import staged_file  # noqa: PLC0415
 
     if args.out.suffix != ".pt":
         raise UserError(f"-o {args.out}: deepmd-kit knows a checkpoint by its ending, .pt")
-    with staged_file(args.out, [args.checkpoint], overwrite=args.overwrite) as partial:
-        found = prune(args.checkpoint, args.branch, args.type_map)
+    file = ModelFile.parse(args.checkpoint)
+    branches = args.branch or ([file.branch] if file.branch else None)
+    with staged_file(args.out, [file.path], overwrite=args.overwrite) as partial:
+        found = prune(file.path, branches, args.type_map)
         made = {
             "made_by": "dp-mft prune",
             "inputs": [
-                {"path": str(args.checkpoint), "sha256": file_checksum(args.checkpoint)},
+                {"path": str(file.path), "sha256": file_checksum(file.path)},
             ],
             "branches": found.branches,
             "type_map": found.type_map,
         }
         write_state(partial, found.state, made)
-    before, after = (path.stat().st_size / 1e6 for path in (args.checkpoint, args.out))
+    before, after = (path.stat().st_size / 1e6 for path in (file.path, args.out))
     kept = ", ".join(name for name in found.branches if name)
     if kept:
         print(f"branches: {kept} ({len(found.branches)} of {found.of})")

@@ -72,7 +72,7 @@ def many(tmp_path_factory):
 @pytest.mark.parametrize("name", ["SPICE2", "gap"])
 def test_a_branch_of_many_keeps_its_place_in_the_case_embedding(many, tmp_path, name):
     out = tmp_path / "one.pt"
-    assert main(["prune", str(many), "--branch", name, "-o", str(out)]) == 0
+    assert main(["prune", f"{many}:{name}", "-o", str(out)]) == 0
     whole, left = branch_model(many, name), branch_model(out, name)
     assert list(torch.load(out, weights_only=True)["model"]["_extra_state"]["model_params"]) == [
         "model_dict"
