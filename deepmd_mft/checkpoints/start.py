@@ -27,7 +27,10 @@ LARGEST_LOG = 2**28
 
 
 def record_start(
-    folder: Path, args: argparse.Namespace, labels: dict[str, dict[str, np.ndarray]]
+    folder: Path,
+    args: argparse.Namespace,
+    labels: dict[str, dict[str, np.ndarray]],
+    filled: dict[str, Any] | None = None,
 ) -> None:
     """Append a start to the record in the folder of a run.
 
@@ -39,6 +42,8 @@ def record_start(
         Its command line.
     labels : dict of dict of np.ndarray
         Training labels by branch and property, nframes x columns; NaN where missing.
+    filled : dict, optional
+        What ``dp-mft input`` wrote of itself: the checkpoint, and which one it was a copy of.
     """
     start: dict[str, Any] = {
         "date": dt.datetime.now(dt.timezone.utc).isoformat(timespec="seconds"),
@@ -52,6 +57,7 @@ def record_start(
             }
             for branch, own in labels.items()
         },
+        **({"filled": filled} if filled else {}),
     }
     with atomic_file(folder / RECORD) as partial:
         partial.write_text(json.dumps([*read_starts(folder), start], indent=1) + "\n")

@@ -96,6 +96,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--stat-files", metavar="DIR", help="where deepmd-kit keeps statistics")
     parser.add_argument("-o", "--out", type=Path, default=Path("input.json"), help="input.json")
+    parser.add_argument(
+        "--no-tighten",
+        action="store_true",
+        help="leave e_sel, a_sel and sel_reduce_factor as they are, instead of fitting them to the "
+        "data in the input and in a copy of the checkpoint (the same network)",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace it")
 
 
@@ -134,6 +140,7 @@ def run(args: argparse.Namespace) -> int:
     from deepmd_mft.files.staging import check_file, staged_file  # noqa: PLC0415
     from deepmd_mft.inputs.auxiliary import parse_auxiliary  # noqa: PLC0415
     from deepmd_mft.inputs.filling import Filling, fill  # noqa: PLC0415
+    from deepmd_mft.inputs.narrowing import Narrowed, narrow  # noqa: PLC0415
 
     auxiliary = parse_auxiliary(args.aux_train, args.aux_valid)
     data = [*args.train, *args.valid]
@@ -164,11 +171,15 @@ def run(args: argparse.Namespace) -> int:
         save_freq=args.save_freq,
     )
     with staged_file(args.out, read, overwrite=args.overwrite) as partial:
-        config = fill(template, filling, args.out)
-        partial.write_text(json.dumps(config, indent=2) + "\n")
-    for note in filling.notes:
+        found = Narrowed(fill(template, filling, args.out), args.checkpoint)
+        if not args.no_tighten:
+            found = narrow(found.config, args.checkpoint, args.out, overwrite=args.overwrite)
+        partial.write_text(json.dumps(found.config, indent=2) + "\n")
+    for note in [*filling.notes, *found.notes]:
         print(note, file=sys.stderr)
-    finetune = f" --finetune {args.checkpoint.resolve()}" if args.checkpoint else ""
+    if found.checkpoint != args.checkpoint:
+        print(f"wrote {found.checkpoint}; {args.checkpoint} is as it was", file=sys.stderr)
+    finetune = f" --finetune {found.checkpoint.resolve()}" if found.checkpoint else ""
     print(f"wrote {args.out}; next, in {args.out.absolute().parent}:", file=sys.stderr)
     print(f"  dp-mft check {args.out.name}{finetune}", file=sys.stderr)
     print(f"  dp --pt train {args.out.name}{finetune}", file=sys.stderr)

@@ -27,6 +27,7 @@ from deepmd_mft.inputs.branches import Branch, normalised, read_branches
 from deepmd_mft.inputs.checkpoint import check_checkpoint, checkpoint_path
 from deepmd_mft.inputs.data import check_data
 from deepmd_mft.inputs.findings import Findings
+from deepmd_mft.inputs.idle import check_constant, check_heads, check_weights
 from deepmd_mft.inputs.parts import check_case_embeddings, check_same_property, check_types
 from deepmd_mft.inputs.regularizers import check_references
 from deepmd_mft.inputs.schedule import Schedule, check_schedule
@@ -71,7 +72,7 @@ def check_command(args: argparse.Namespace) -> None:
         return
     checked = check_all(config, given, Findings(stop=True))
     _watch(checked.branches)
-    record_start(Path.cwd(), args, checked.labels)
+    record_start(Path.cwd(), args, checked.labels, config.get("_dp_mft_input"))
 
 
 def _speed_up() -> None:
@@ -191,6 +192,11 @@ def check_all(config: dict[str, Any], checkpoints: dict[str, Path], findings: Fi
     findings.attempt(check_validation, full, branches)
     labels = {branch.name: found for branch in branches if (found := check_data(branch, findings))}
     schedule = check_schedule(full, branches, findings) if not findings.errors else None
+    for branch in branches:
+        check_weights(branch, schedule, findings)
+        check_constant(branch, labels.get(branch.name, {}), findings)
+    if "finetune" in checkpoints:
+        check_heads(branches, checkpoints["finetune"], findings)
     return Checked(branches, schedule, labels)
 
 

@@ -141,12 +141,8 @@ def _check_label(
     column = values[known]
     if not len(column):
         return
-    if len(column) > 1 and not np.ptp(column):
-        findings.warn(
-            f"{branch.where}: {shown} is {column[0]:g} in all {len(column)} structures of "
-            f"{structures.name}; there is nothing to learn"
-        )
-        return
+    if not np.ptp(column):
+        return  # told of the training data by the checks before a training
     median = np.median(column)
     width = np.median(np.abs(column - median)) * 1.4826
     far = np.flatnonzero(np.abs(column - median) > 12 * width) if width else np.array([], int)
@@ -173,6 +169,12 @@ def _unit(structures: StructureSet, name: str) -> str:
 
 def _check_forces(branch: Branch, structures: StructureSet, findings: Findings) -> None:
     """Warn of forces in another unit, and of labels that deepmd-kit's own loss would skip."""
+    energy = _labels(structures, "energy", 1)
+    if energy is not None and len(energy) > 1 and not np.ptp(energy):
+        findings.warn(
+            f"{branch.where}: the energy of all {len(energy)} structures of {structures.name} is "
+            f"{energy[0, 0]:g}; there is nothing to learn"
+        )
     try:
         rms = structures.rms_force()
     except (UserError, ValueError, OSError):

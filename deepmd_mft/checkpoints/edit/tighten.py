@@ -109,8 +109,16 @@ class Change:
     new: Selection
 
 
+def has_dpa3(model: dict[str, Any]) -> bool:
+    """Whether a model has a descriptor whose lists can be changed."""
+    return any(True for _ in _descriptors(model, "model"))
+
+
 def tighten(
-    model: dict[str, Any], folders: list[Path], margin: float = MARGIN
+    model: dict[str, Any],
+    folders: list[Path],
+    margin: float = MARGIN,
+    most: dict[float, int] | None = None,
 ) -> tuple[dict[str, Any], list[Change]]:
     """Return a model's JSON with the smallest selections, and what was changed.
 
@@ -122,6 +130,8 @@ def tighten(
         deepmd-kit systems, or sets of them: every frame that the model is to see.
     margin : float
         Room above the most neighbours found, as a share of them.
+    most : dict of float to int, optional
+        Most neighbours by cutoff, where they were counted before.
 
     Raises
     ------
@@ -135,9 +145,11 @@ def tighten(
     for where, descriptor in descriptors:
         _check(where, descriptor["repflow"])
     cutoffs = sorted({cut for _, one in descriptors for cut in _cutoffs(one)})
-    structures = (one for folder in folders for one in StructureSet.open(folder))
-    _, numbers = most_neighbours(structures, cutoffs)
-    most = dict(zip(cutoffs, numbers, strict=True))
+    if most is None or not most.keys() >= set(cutoffs):
+        structures = (
+            one for folder in folders for one in StructureSet.open(folder).with_some_names()
+        )
+        most = dict(zip(cutoffs, most_neighbours(structures, cutoffs)[1], strict=True))
     changes = []
     for where, descriptor in descriptors:
         repflow = descriptor["repflow"]
@@ -182,7 +194,7 @@ def tighten_state(state: Any, widths: dict[int, int]) -> Any:
 
 
 def tighten_checkpoint(
-    path: Path, folders: list[Path], margin: float = MARGIN
+    path: Path, folders: list[Path], margin: float = MARGIN, most: dict[float, int] | None = None
 ) -> tuple[dict[str, Any], list[Change], int]:
     """Return a checkpoint with the smallest selections, what was changed, and frames compared.
 
@@ -190,7 +202,7 @@ def tighten_checkpoint(
     ----------
     path : Path
         A ``.pt`` of ``dp --pt train``.
-    folders, margin
+    folders, margin, most
         As for :func:`tighten`.
 
     Raises
@@ -200,7 +212,7 @@ def tighten_checkpoint(
     """
     extra = read_state(path)["_extra_state"]
     old = extra["model_params"]
-    new, changes = tighten(old, folders, margin)
+    new, changes = tighten(old, folders, margin, most)
     whole = torch.load(path, map_location="cpu", weights_only=True)
     weights = whole.get("model", whole)
     compared = check_equal(old, new, folders, weights)
@@ -240,6 +252,8 @@ def check_equal(
     frames = [one for one in drawn if all(_holds(descriptor, one) for descriptor in olds)]
     if not frames:
         return 0
+    if len(frames) > COMPARED:
+        frames = [frames[i] for i in np.linspace(0, len(frames) - 1, COMPARED).astype(int)]
     symbols = sorted({ELEMENTS[z - 1] for numbers, _, _ in frames for z in numbers})
     compared: list[dict[str, Any]] = []
     pairs = zip(_descriptors(old, "model"), _descriptors(new, "model"), strict=True)
