@@ -10,6 +10,7 @@ from pathlib import Path
 from deepmd_mft.data.check import RCUT
 from deepmd_mft.data.convert import convert
 from deepmd_mft.data.readers import READERS, PropertySpec, ReadOptions, open_source
+from deepmd_mft.errors import UserError
 from deepmd_mft.files.staging import check_folder
 
 
@@ -65,6 +66,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--quiet", action="store_true", help="no progress bar")
 
 
+def _elements(text: str) -> list[str]:
+    """Return the elements of ``--type-map``, each of which has one number."""
+    listed = [one.strip() for one in text.split(",")]
+    twice = sorted({one for one in listed if listed.count(one) > 1})
+    if twice:
+        raise UserError(f"--type-map {text}: {', '.join(twice)} is listed more than once")
+    return listed
+
+
 def run(args: argparse.Namespace) -> int:
     """Convert and print the summary."""
     taken = vars(args)
@@ -72,12 +82,14 @@ def run(args: argparse.Namespace) -> int:
         properties=[PropertySpec.parse(text) for text in args.properties],
         **{name: taken[name] for name in ReadOptions.__dataclass_fields__ if name != "properties"},
     )
+    if args.limit is not None and args.limit < 1:
+        raise UserError(f"--limit {args.limit}: nothing would be converted; give 1 or more")
     check_folder(args.out, "convert", overwrite=args.overwrite)
     source = open_source(args.source, args.kind, options)
     summary = convert(
         source,
         args.out,
-        type_map=args.type_map.split(",") if args.type_map else None,
+        type_map=_elements(args.type_map) if args.type_map else None,
         only=args.only,
         keep_nan=args.keep_nan,
         rcut=args.rcut,

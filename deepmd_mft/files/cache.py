@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from deepmd_mft.errors import UserError
+from deepmd_mft.files.checksums import file_checksum
 from deepmd_mft.files.staging import atomic_file
 
 if TYPE_CHECKING:
@@ -60,8 +61,7 @@ def content_key(systems: Iterable[str], arrays: Iterable[str], *options: Any) ->
             for file in files:
                 digest.update(f"\n{file.relative_to(system)}:".encode())
                 if file.is_file():
-                    with file.open("rb") as stream:
-                        digest.update(hashlib.file_digest(stream, "sha256").digest())
+                    digest.update(bytes.fromhex(file_checksum(file)))
     except OSError:
         return None
     return digest.hexdigest()

@@ -89,7 +89,7 @@ def read_input(path: Path) -> dict[str, Any]:
         If there is no such file, or it is no input.
     """
     if not path.is_file():
-        raise UserError(f"{path} does not exist")
+        raise UserError(f"{path} {'is no file' if path.exists() else 'does not exist'}")
     try:
         config = j_loader(str(path))
     except Exception as error:  # noqa: BLE001  (each reader has its own kinds)

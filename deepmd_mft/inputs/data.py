@@ -28,10 +28,15 @@ def check_data(branch: Branch, findings: Findings) -> dict[str, np.ndarray]:
     dict of str to np.ndarray
         Training labels of the properties, nframes x columns, NaN where missing.
     """
+    if not branch.model.get("type_map"):
+        findings.error(
+            f"{branch.where}: type_map is empty; list the elements of the data, as deepmd-kit needs"
+        )
+        return {}
     found: dict[str, list[np.ndarray]] = {}
     for section in SECTIONS:
         part = branch.data.get(section)
-        if part and part.get("systems"):
+        if part:
             values = _check_section(part, section, branch, findings)
             found = values if section == "training_data" else found
     return {name: np.concatenate(parts) for name, parts in found.items() if parts}

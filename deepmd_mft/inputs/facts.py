@@ -59,7 +59,9 @@ def branch_facts(
         facts["share"] = round(schedule.shares[branch.name], 4)
         facts["steps"] = round(schedule.shares[branch.name] * schedule.steps)
         facts["epochs"] = round(facts["steps"] * batches.frames / train.total, 2)
-        if facts["steps"] == 0:
+        if not schedule.steps:
+            findings.warn("training/numb_steps is 0: nothing is trained")
+        elif facts["steps"] == 0:
             findings.warn(f"{branch.where} gets no step: its model_prob is 0")
         elif facts["epochs"] < 1 and main:
             findings.warn(

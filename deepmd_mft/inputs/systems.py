@@ -34,7 +34,9 @@ def list_systems(part: dict[str, Any], branch: Branch, section: str) -> list[str
     try:
         found = process_systems(systems, patterns=part.get("rglob_patterns"))
     except (OSError, RuntimeError, ValueError) as error:
-        raise UserError(f"{branch.where}, {section}/systems: {error}") from None
+        raise UserError(
+            f"{branch.where}, {section}/systems = {systems!r} cannot be read ({error})"
+        ) from None
     if found:
         return [str(one) for one in found]
     listed = systems if isinstance(systems, list) else [systems]

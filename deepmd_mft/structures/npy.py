@@ -102,6 +102,7 @@ class System:
         sets: list[Place] = sorted(folder.glob("set.*"), key=str)
         if not sets:
             raise UserError(f"{folder} has a type.raw, but no set.* with data")
+        _check_files(sets)
         types = read_types(folder / "type.raw")
         type_map = folder / "type_map.raw"
         mixed = {(one / "real_atom_types.npy").is_file() for one in sets}
@@ -138,6 +139,17 @@ class System:
         """Open an array of a set, one row for each frame."""
         path = self.path(number, name)
         return as_frames(open_array(path), self.nframes(number), path)
+
+
+def _check_files(sets: list[Place]) -> None:
+    """Raise if an array is a folder, a pipe (which would be waited for) or a broken link."""
+    for folder in sets:
+        for path in folder.glob("*.npy"):
+            if not path.is_file():
+                raise UserError(
+                    f"{path} is no file, but a folder, a pipe or a broken link; replace it by the "
+                    "file, or remove it"
+                )
 
 
 def _count_frames(folder: Place, natoms: int) -> int:

@@ -12,6 +12,9 @@ from deepmd_mft.structures.elements import ELEMENTS
 
 __all__ = ["Structure", "checked"]
 
+#: Largest coordinate, in Angstrom. Beyond it differences are rounded away, and all are alike.
+FARTHEST = 1e6
+
 
 class Structure(NamedTuple):
     """One molecule or crystal.
@@ -70,6 +73,10 @@ def checked(
         )
     if not np.isfinite(positions).all():
         raise UserError(f"{where} has coordinates that are NaN or inf; remove or mend it")
+    if np.abs(positions).max() > FARTHEST:
+        raise UserError(
+            f"{where} has a coordinate of {np.abs(positions).max():.3g} Angstrom; remove or mend it"
+        )
     if cell is None:
         return Structure(numbers, positions)
     if not np.isfinite(cell).all() or not np.linalg.det(cell):

@@ -180,3 +180,21 @@ def test_the_real_reason_of_ase(tmp_path, capsys, name, text, reason):
     assert str(path) in message
     assert reason in message
     assert "truncated" not in message
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--type-map", "H,C,C,O"], "C is listed more than once"),
+        (["--limit", "0"], "--limit 0: nothing would be converted"),
+        (["--limit", "-1"], "--limit -1: nothing would be converted"),
+    ],
+)
+def test_options_without_sense(tmp_path, capsys, options, message):
+    table = tmp_path / "a.csv"
+    table.write_text("smiles,gap\nCCO,1\n")
+    out = tmp_path / "out"
+    arguments = ["convert", str(table), str(out), "--property", "gap=gap:eV", *options]
+    assert main(arguments) == 1
+    assert message in capsys.readouterr().err
+    assert not out.exists()

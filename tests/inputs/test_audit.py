@@ -194,3 +194,27 @@ def test_template_of_a_single_task(tmp_path, pretrained, capsys):
     ):
         assert main(["input", *arguments, *option, "-o", str(tmp_path / "no.json")]) == 1
         assert f"no auxiliary branch (model_dict) for {option[1]}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("edit", "level", "message"),
+    [
+        (lambda c: c["training"]["training_data"].update(systems=[]), "errors", "no system found"),
+        (lambda c: c["training"]["validation_data"].update(systems=""), "errors", "systems = ''"),
+        (lambda c: c["model"].update(type_map=[]), "errors", "type_map is empty"),
+        (lambda c: c["training"].update(numb_steps=0), "warnings", "numb_steps is 0"),
+    ],
+    ids=["no training systems", "no validation systems", "no elements", "no steps"],
+)
+def test_nothing_to_train_with(tmp_path, capsys, edit, level, message):
+    config = single_input()
+    edit(config)
+    (tmp_path / "input.json").write_text(json.dumps(config))
+    main(["check", str(tmp_path / "input.json"), "--json"])
+    found = json.loads(capsys.readouterr().out)
+    assert any(message in text for text in found[level])
+
+
+def test_a_folder_is_no_input(tmp_path, capsys):
+    assert main(["check", str(tmp_path)]) == 1
+    assert f"{tmp_path} is no file" in capsys.readouterr().out

@@ -190,3 +190,11 @@ def test_what_is_printed_about_a_broken_input(tmp_path, capsys):
     assert "model: 4 training structures of C, H" in printed
     assert "error: " in printed
     assert "do not start the training" in printed
+
+
+def test_a_truncated_hdf5_file(tmp_path):
+    name = as_hdf5(write_system(tmp_path / "m", nframes=N, gap=GAP), tmp_path / "m.hdf5")
+    path = tmp_path / "m.hdf5"
+    path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(UserError, match=r"systems = '.*m\.hdf5#/system' cannot be read"):
+        run_gate(property_input(name), tmp_path)

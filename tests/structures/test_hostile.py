@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import shutil
 
@@ -276,3 +277,27 @@ def test_split_tells_it(how, tmp_path, capsys):
     assert main(["split", "random", *arguments]) == 1
     assert "set.000/gap.npy" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "broken link"])
+@pytest.mark.parametrize("name", ["gap", "coord", "fparam"])
+def test_what_is_called_an_array_and_is_no_file(tmp_path, kind, name):
+    """A pipe would be waited for, a folder ended evaluate in a traceback."""
+    path = write_system(tmp_path / "m", [make_frames(3)]) / "set.000" / f"{name}.npy"
+    path.unlink(missing_ok=True)
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to(tmp_path / "nowhere")
+    with pytest.raises(UserError, match=rf"{name}\.npy is no file"):
+        StructureSet("m", [tmp_path / "m"])
+
+
+def test_coordinates_without_sense(tmp_path):
+    """So large that all structures were taken for one, and split found nothing to divide."""
+    path = write_system(tmp_path / "m", [make_frames(3)]) / "set.000" / "coord.npy"
+    np.save(path, np.full_like(np.load(path), 1e300))
+    with pytest.raises(UserError, match=r"frame 0 has a coordinate of 1e\+300 Angstrom"):
+        _ = StructureSet("m", [tmp_path / "m"]).structures
