@@ -133,7 +133,9 @@ def _stoppable() -> Iterator[None]:
         # It may be half imported.
         workers = getattr(sys.modules.get("multiprocessing"), "active_children", list)
         for worker in workers():
-            worker.terminate()  # else the pool waits for what it was given
+            # Else the pool waits for what it was given. SIGTERM is not enough: Python forgets those
+            # that come while a process is being forked, and on a busy machine that takes a while.
+            worker.kill()
         raise _Stopped(number)
 
     process = os.getpid()

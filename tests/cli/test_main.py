@@ -11,12 +11,13 @@ import pytest
 from deepmd_mft.cli.main import main
 
 POOL = """
-import sys, time, types
+import signal, sys, time, types
 from concurrent.futures import ProcessPoolExecutor
 from deepmd_mft.cli import main
 
 def run(args):
-    with ProcessPoolExecutor(2) as pool:
+    deaf = {"initializer": signal.signal, "initargs": (signal.SIGTERM, signal.SIG_IGN)}
+    with ProcessPoolExecutor(2, **deaf) as pool:
         waiting = [pool.submit(time.sleep, 1000) for _ in range(5)]
         print("working", flush=True)
         return waiting[0].result()
@@ -31,6 +32,7 @@ sys.exit(main(["doc"]))
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_stops_the_workers_too(how):
+    """Also those that have not heard of it, as while they are being forked."""
     process = subprocess.Popen(
         [sys.executable, "-c", POOL], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
