@@ -75,6 +75,14 @@ TARGETS = (
     crystal("phonons", "phdos_peak", task_dim=1, intensive=True, readout="max"),
     crystal("mp_is_metal", "is_metal", type="mft_classification", num_classes=2),
 )
+#: Structures of JMP's data sets (arXiv 2310.16802, Table 1), and of those in examples/jmp.
+JMP_DATA = {
+    "OC20": 100_000_000,
+    "OC22": 8_000_000,
+    "ANI-1x": 2_000_000,
+    "Transition-1x": 10_000_000,
+}
+SMALL_JMP_DATA = {"QM7-X": 2_250, "SPICE": 605, "MPtrj": 900, "Alexandria": 900}
 #: Templates of a small network for crystals: a number, and a class.
 SMALL_CRYSTALS = {"crystals": "matbench/dielectric", "classes": "matbench/mp_is_metal"}
 
@@ -326,7 +334,99 @@ def templates() -> dict[Path, str]:
         texts[Path("small") / name] = json_text(build(QM9_GAP, laptop(), strategy))
         for target in TARGETS:
             texts[Path(target.folder) / name] = json_text(build(target, published(), strategy))
+    texts[Path("jmp_pretrain.json")] = json_text(joint(published(), JMP_DATA, 2_000_000, 3e-4))
+    texts[Path("jmp_finetune.json")] = json_text(joint_finetuning(published(), QM9_GAP, 100_000))
+    texts[Path("small") / "jmp_pretrain.json"] = json_text(
+        joint(laptop_crystals(), SMALL_JMP_DATA, 400, 2e-3)
+    )
     return texts
+
+
+def joint(size: Size, branches: dict[str, int], steps: int, rate: float) -> dict[str, Any]:
+    """Return the input of JMP's joint pre-training (arXiv 2310.16802, sections 4.1 and 4.3).
+
+    Parameters
+    ----------
+    size : Size
+        The network.
+    branches : dict of str to int
+        Number of structures by data set; shares are those of temperature 2.
+    steps : int
+        Of all branches together.
+    rate : float
+        Learning rate after the warm-up.
+    """
+    weights = {name: number**0.5 for name, number in branches.items()}
+    shares = {name: round(weight / sum(weights.values()), 4) for name, weight in weights.items()}
+    loss = {
+        "type": "mft_force_field",
+        "loss_func": "mae",
+        "f_use_norm": True,
+        "force_reduction": "structure",
+        "edge_dropout": 0.1,
+        "start_pref_e": 1.0,
+        "limit_pref_e": 1.0,
+        "start_pref_f": 1.0,
+        "limit_pref_f": 1.0,
+        "start_pref_v": 0.0,
+        "limit_pref_v": 0.0,
+    }
+    return {
+        "model": {
+            "shared_dict": {
+                "type_map_all": size.type_map,
+                "dpa3_descriptor": {**size.descriptor, "seed": 1},
+            },
+            "model_dict": {
+                name: {
+                    "type_map": "type_map_all",
+                    "descriptor": "dpa3_descriptor",
+                    "fitting_net": {"type": "ener", **size.energy_net},
+                }
+                for name in branches
+            },
+        },
+        "learning_rate": {
+            "type": "cosine",
+            "start_lr": rate,
+            "stop_lr": round(rate / 10, 12),
+            "warmup_steps": min(2000, steps // 20),
+            "warmup_start_factor": 0.2,
+        },
+        "optimizer": {"type": "AdamW", "weight_decay": 0.1},
+        "loss_dict": {name: dict(loss) for name in branches},
+        "training": {
+            "model_prob": shares,
+            "data_dict": {
+                name: data_part(
+                    f"{name}/train", f"{name}/valid", size.force_field_batch, size.validation
+                )
+                for name in branches
+            },
+            "numb_steps": steps,
+            "enable_ema": True,
+            "ema_decay": 0.99,
+            **size.training,
+        },
+    }
+
+
+def joint_finetuning(size: Size, target: Target, steps: int) -> dict[str, Any]:
+    """Return JMP's fine-tuning of one property: rates by layer, warm-up, cosine, plateaus."""
+    config = build(target, size, "ft")
+    config["learning_rate"] = {
+        "type": "mft",
+        "start_lr": 8e-5,
+        "stop_lr": 8e-6,
+        "warmup_steps": steps // 40,
+        "schedule": {"type": "cosine"},
+        "layer_decay": 0.9,
+        "plateau": {"start": steps // 2, "factor": 0.8, "patience": 3},
+    }
+    config["optimizer"] = {"type": "AdamW", "weight_decay": 0.1}
+    config["loss"]["validation"] = {"freq": steps // 500, "patience": 50}
+    config["training"] |= {"numb_steps": steps, "enable_ema": True, "ema_decay": 0.99}
+    return config
 
 
 def json_text(config: dict[str, Any]) -> str:

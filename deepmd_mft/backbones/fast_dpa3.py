@@ -53,6 +53,9 @@ class FastRepflows(DescrptBlockRepflows):
     """deepmd-kit's block of DPA-3 layers with another ``forward``."""
 
     equivariant: bool = True
+    #: Share of the edges whose messages are left out, see :mod:`.edge_dropout`.
+    dropped: float = 0.0
+    masks: torch.Generator | None = None
 
     def forward(
         self,
@@ -118,9 +121,11 @@ class FastRepflows(DescrptBlockRepflows):
         matrix = matrix - self.mean.reshape(-1, 4).index_select(0, place)
         matrix = matrix / self.stddev.reshape(-1, 4).index_select(0, place)
         edge_input, h2 = torch.split(matrix, [1, 3], dim=1)
+        keep = self._keep(switch)
+        weight = switch if keep is None else switch * keep
         # Products of two sums are divided by 3: each sum by its root.
         e_norm = self.nnei / self.sel_reduce_factor
-        vectors = h2 * (switch * (3 * e_norm) ** -0.5)[:, None]
+        vectors = h2 * (weight * (3 * e_norm) ** -0.5)[:, None]
 
         near = torch.nonzero(length.detach() < self.a_rcut).squeeze(1)
         centre = edges.first.index_select(0, near)
@@ -131,6 +136,8 @@ class FastRepflows(DescrptBlockRepflows):
         cosine = direction.index_select(0, angles.first) * direction.index_select(0, angles.second)
         near_switch = self._switch(near_length, self.a_rcut_smth, self.a_rcut)
         near_switch = near_switch * (self.a_sel / self.sel_reduce_factor) ** -0.25
+        if keep is not None:
+            near_switch = near_switch * keep.index_select(0, near)
         return _Graph(
             edges=edges,
             near=near,
@@ -142,7 +149,7 @@ class FastRepflows(DescrptBlockRepflows):
             switch=switch,
             vectors=vectors,
             dense_vectors=_dense(vectors, edges, nframes, nloc),
-            edge_scale=switch / e_norm,
+            edge_scale=weight / e_norm,
             angle_scale=near_switch.index_select(0, angles.first)
             * near_switch.index_select(0, angles.second),
         )
@@ -151,6 +158,13 @@ class FastRepflows(DescrptBlockRepflows):
         """Return the switch function of distances."""
         function = compute_exp_sw if self.use_exp_switch else compute_smooth_weight
         return function(length, smooth, rcut)
+
+    def _keep(self, edges: torch.Tensor) -> torch.Tensor | None:
+        """Return 0 for edges that are dropped and 1 / (1 - p) for the others; None for p = 0."""
+        if not (self.dropped and self.masks is not None):
+            return None
+        drawn = torch.rand(len(edges), generator=self.masks, device="cpu").to(edges)
+        return (drawn >= self.dropped).to(edges.dtype) / (1 - self.dropped)
 
     def _check_angles(self, centre: torch.Tensor) -> None:
         """Raise if the selection leaves out a neighbour within the angles' cutoff."""

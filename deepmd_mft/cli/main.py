@@ -28,6 +28,7 @@ VERBS = {
     "split": "divide a converted set into train, val, id_test and ood_test",
     "replay": "label structures by a teacher: an auxiliary set without the original data",
     "input": "fill a template from a checkpoint and data folders",
+    "normalise": "common units and shares for several force-field data sets (joint pre-training)",
     "tighten": "make neighbour lists as narrow as the data allow, for the same network",
     "prune": "a checkpoint with the chosen branches and elements, without the optimizer",
     "check": "list what would fail or mislead in an input, before the training",

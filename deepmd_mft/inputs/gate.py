@@ -28,7 +28,12 @@ from deepmd_mft.inputs.checkpoint import check_checkpoint, checkpoint_path
 from deepmd_mft.inputs.data import check_data
 from deepmd_mft.inputs.findings import Findings
 from deepmd_mft.inputs.idle import check_constant, check_heads, check_weights
-from deepmd_mft.inputs.parts import check_case_embeddings, check_same_property, check_types
+from deepmd_mft.inputs.parts import (
+    check_case_embeddings,
+    check_edge_dropout,
+    check_same_property,
+    check_types,
+)
 from deepmd_mft.inputs.regularizers import check_references
 from deepmd_mft.inputs.schedule import Schedule, check_schedule
 from deepmd_mft.inputs.systems import list_systems
@@ -214,6 +219,7 @@ def check_model(branches: list[Branch], checkpoints: dict[str, Path], findings: 
     """
     for branch in branches:
         findings.attempt(check_same_property, branch)
+        findings.attempt(check_edge_dropout, branch)
         findings.attempt(check_references, branch, checkpoints.get("finetune"))
     findings.attempt(check_case_embeddings, branches)
     for option, path in checkpoints.items():

@@ -48,6 +48,21 @@ def check_types(branch: Branch) -> None:
         )
 
 
+def check_edge_dropout(branch: Branch) -> None:
+    """Check that a loss with ``edge_dropout`` has a descriptor that drops edges."""
+    if not branch.loss.get("edge_dropout"):
+        return
+    from deepmd_mft.backbones.switch import stops_at_many_neighbours  # noqa: PLC0415  (slow)
+
+    descriptor = branch.model.get("descriptor") or {}
+    if not stops_at_many_neighbours(descriptor):
+        raise UserError(
+            f"{branch.where}: edge_dropout of the loss needs the faster DPA-3 of this package, "
+            f"which the descriptor ({descriptor.get('type')}) does not run with; take a dpa3 with "
+            "use_dynamic_sel (and no DP_MFT_FAST=0), or set edge_dropout to 0"
+        )
+
+
 def check_same_property(branch: Branch) -> None:
     """Check that head and loss mean the same property; what a loss leaves out is the head's."""
     if not branch.is_mft_head:

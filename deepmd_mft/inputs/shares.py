@@ -72,7 +72,12 @@ def _by_temperature(train: dict[str, list[Path]], temperature: float) -> dict[st
             f"--temperature counts structures, and {', '.join(missing)} is given none: give "
             "--train and --aux-train"
         )
-    weights = {
-        branch: look_into(folders).frames ** (1 / temperature) for branch, folders in train.items()
-    }
+    return shares_by_size(
+        {branch: look_into(folders).frames for branch, folders in train.items()}, temperature
+    )
+
+
+def shares_by_size(sizes: dict[str, int], temperature: float) -> dict[str, float]:
+    """Return shares that go as n^(1/T) with the numbers n of structures (JMP, section 4.2)."""
+    weights = {branch: size ** (1 / temperature) for branch, size in sizes.items()}
     return {branch: round(weight / sum(weights.values()), 6) for branch, weight in weights.items()}

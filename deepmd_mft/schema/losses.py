@@ -60,6 +60,19 @@ def _validation(metrics: tuple[str, ...]) -> Argument:
     )
 
 
+def _edge_dropout() -> Argument:
+    return Argument(
+        "edge_dropout",
+        [float, int],
+        optional=True,
+        default=0.0,
+        extra_check=lambda value: 0 <= value < 1,
+        extra_check_errmsg="must be at least 0 and less than 1",
+        doc="Share p of DPA-3's edges whose messages are left out of a training step, the others "
+        "weighing 1 / (1 - p) (JMP takes 0.1). Never in validation, tests and frozen models.",
+    )
+
+
 @loss_args_plugin.register(
     "mft_property", doc="Property loss: a function of the scaled difference of labels and output. "
 )
@@ -119,6 +132,7 @@ def loss_mft_property() -> list[Argument]:
         _missing_labels(),
         regularizers(),
         _validation(REGRESSION),
+        _edge_dropout(),
         metric(
             METRICS,
             ["mae", "rmse"],
@@ -144,6 +158,7 @@ def loss_mft_classification() -> list[Argument]:
         _missing_labels(),
         regularizers(),
         _validation(CLASSES),
+        _edge_dropout(),
         metric(
             CLASS_METRICS,
             ["accuracy"],
@@ -196,5 +211,6 @@ def loss_mft_force_field() -> list[Argument]:
             doc="Unit in eV/Angstrom in which force differences are measured; JMP takes the rms of "
             "a data set's forces.",
         ),
+        _edge_dropout(),
         *native_arguments("loss", "ener"),
     ]

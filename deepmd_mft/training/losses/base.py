@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from deepmd.pt.loss.loss import TaskLoss
 
+from deepmd_mft.backbones.edge_dropout import dropping_edges
 from deepmd_mft.errors import UserError
 from deepmd_mft.training.regularizers.base import watch_descriptor
 
@@ -93,10 +94,13 @@ class MFTLoss(TaskLoss):
         The constructor's arguments, from which an equal loss can be built.
     regularizers : list of Regularizer
         Terms that look at the model and not at labels (:mod:`deepmd_mft.training.regularizers`).
+    edge_dropout : float
+        Share of the edges that are dropped while training (:mod:`deepmd_mft.backbones`).
     """
 
     arguments: dict[str, Any]
     regularizers: Sequence[Regularizer] = ()
+    edge_dropout: float = 0.0
 
     @classmethod
     def options_of_head(cls, model: Any, options: dict[str, Any]) -> dict[str, Any]:
@@ -157,7 +161,8 @@ class MFTLoss(TaskLoss):
         self.check_model(model)
         looked_at = any(one.needs_representation for one in self.regularizers)
         nothing: AbstractContextManager[list[Representation]] = nullcontext([])
-        with watch_descriptor(model) if looked_at else nothing as seen:
+        watched = watch_descriptor(model) if looked_at else nothing
+        with dropping_edges(model, self.edge_dropout), watched as seen:
             model_pred = model(**input_dict)
         batch = Batch(input_dict, label, model, model_pred, natoms, learning_rate)
         loss = torch.zeros((), dtype=torch.float64, device=input_dict["coord"].device)

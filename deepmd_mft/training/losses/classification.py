@@ -38,6 +38,8 @@ class MFTClassificationLoss(LabelLoss):
         ``accuracy``, ``roc_auc`` (two classes), ``cross_entropy``.
     regularizers : list of dict, optional
         Terms that hold on to the pretrained backbone (:mod:`deepmd_mft.training.regularizers`).
+    edge_dropout : float
+        Share of the edges dropped while training (:mod:`deepmd_mft.backbones.edge_dropout`).
     """
 
     def __init__(
@@ -48,10 +50,12 @@ class MFTClassificationLoss(LabelLoss):
         missing_labels: str = "error",
         metric: tuple[str, ...] = ("accuracy",),
         regularizers: list[dict[str, Any]] | None = None,
+        edge_dropout: float = 0.0,
         **_kwargs: Any,
     ) -> None:
         super().__init__()
         self.regularizers = build_regularizers(regularizers or [])
+        self.edge_dropout = edge_dropout
         (name,) = names_of(property_name, "mft_classification")
         num_classes = 2 if num_classes is None else num_classes
         if class_weights is not None and len(class_weights) != num_classes:
@@ -77,6 +81,7 @@ class MFTClassificationLoss(LabelLoss):
             "missing_labels": missing_labels,
             "metric": self.metric,
             "regularizers": regularizers or [],
+            "edge_dropout": edge_dropout,
         }
 
     @classmethod

@@ -39,6 +39,8 @@ class MFTForceFieldLoss(MFTLoss, EnergyStdLoss):
     energy_scale, force_scale : float
         Units (eV and eV/Angstrom) in which the differences are measured: the spread of a data
         set's energies beyond its linear reference, and the rms of its forces (JMP, section 4.1).
+    edge_dropout : float
+        Share of the edges that are dropped while training (JMP, section 4.3).
     **kwargs
         Those of deepmd-kit's ``ener`` loss.
     """
@@ -50,8 +52,10 @@ class MFTForceFieldLoss(MFTLoss, EnergyStdLoss):
         force_reduction: str = "atom",
         energy_scale: float = 1.0,
         force_scale: float = 1.0,
+        edge_dropout: float = 0.0,
         **kwargs: Any,
     ) -> None:
+        self.edge_dropout = edge_dropout
         self.lambda_reg = lambda_reg
         self.force_reduction = force_reduction
         self.arguments = {
@@ -60,6 +64,7 @@ class MFTForceFieldLoss(MFTLoss, EnergyStdLoss):
             "force_reduction": force_reduction,
             "energy_scale": energy_scale,
             "force_scale": force_scale,
+            "edge_dropout": edge_dropout,
             **kwargs,
         }
         super().__init__(

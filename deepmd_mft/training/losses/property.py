@@ -49,6 +49,8 @@ class MFTPropertyLoss(LabelLoss):
         What is displayed, in the unit of the label (per atom if extensive).
     regularizers : list of dict, optional
         Terms that hold on to the pretrained backbone (:mod:`deepmd_mft.training.regularizers`).
+    edge_dropout : float
+        Share of the edges dropped while training (:mod:`deepmd_mft.backbones.edge_dropout`).
     """
 
     def __init__(
@@ -65,10 +67,12 @@ class MFTPropertyLoss(LabelLoss):
         missing_labels: str = "error",
         metric: tuple[str, ...] = ("mae", "rmse"),
         regularizers: list[dict[str, Any]] | None = None,
+        edge_dropout: float = 0.0,
         **_kwargs: Any,
     ) -> None:
         super().__init__()
         self.regularizers = build_regularizers(regularizers or [])
+        self.edge_dropout = edge_dropout
         names = names_of(property_name, "mft_property")
         dims = _one_each(1 if task_dim is None else task_dim, names, "task_dim")
         self.label_dims = dict(zip(names, dims, strict=True))
@@ -94,6 +98,7 @@ class MFTPropertyLoss(LabelLoss):
             "missing_labels": missing_labels,
             "metric": self.metric,
             "regularizers": regularizers or [],
+            "edge_dropout": edge_dropout,
         }
 
     @classmethod

@@ -1,0 +1,160 @@
+"""Energies and forces of several data sets in common units, as joint pre-training needs them.
+
+JMP (arXiv 2310.16802, section 4.1) takes from the energies of each data set a linear reference, one
+energy per element fitted to the whole set, measures what is left in units of its standard deviation
+and forces in units of their rms.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from deepmd_mft.checkpoints.branch import as_list
+from deepmd_mft.errors import UserError
+from deepmd_mft.inputs.shares import shares_by_size
+from deepmd_mft.structures.elements import atomic_number
+from deepmd_mft.structures.structure_set import StructureSet
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+__all__ = ["Reference", "fit_reference", "normalise_force_fields"]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What makes the labels of a data set comparable.
+
+    Attributes
+    ----------
+    energies : dict of str to float
+        Reference energy per element, eV; of elements that occur.
+    energy_scale : float
+        Standard deviation of what these leave of the energies, eV a structure.
+    force_scale : float
+        Rms of the forces, eV/Angstrom.
+    atoms : float
+        Mean number of atoms a structure: JMP's weight of the forces.
+    """
+
+    energies: dict[str, float]
+    energy_scale: float
+    force_scale: float
+    atoms: float
+
+
+def fit_reference(structures: StructureSet, type_map: Sequence[str]) -> Reference:
+    """Fit a reference to all structures of a set, by least squares.
+
+    Elements that always occur in the same proportion share their energy in least norm.
+
+    Raises
+    ------
+    UserError
+        If energies or forces are missing, do not vary, or an element is not in the type map.
+    """
+    energy = structures.label("energy")
+    numbers = [atomic_number(symbol) for symbol in type_map]
+    counts = np.array(
+        [[np.count_nonzero(one.numbers == z) for z in numbers] for one in structures], dtype=float
+    )
+    absent = counts.sum(axis=1) < structures.natoms
+    if absent.any():
+        raise UserError(
+            f"{structures.path}: structure {structures.ids[int(np.argmax(absent))]} has an element "
+            f"that is not in the type map {' '.join(type_map)}; add it with --type-map"
+        )
+    fitted = np.linalg.lstsq(counts, energy, rcond=None)[0]
+    scale = float(np.std(energy - counts @ fitted))
+    rms = structures.rms_force()
+    if rms is None or not rms or not scale:
+        what = (
+            "no forces"
+            if rms is None
+            else "forces that are all zero"
+            if not rms
+            else ("energies that the composition alone determines")
+        )
+        raise UserError(f"{structures.path} has {what}: it cannot be normalised")
+    occurs = np.flatnonzero(counts.any(axis=0)).tolist()
+    energies = {type_map[i]: float(fitted[i]) for i in occurs}
+    return Reference(energies, scale, rms, float(structures.natoms.mean()))
+
+
+def normalise_force_fields(
+    config: dict[str, Any], base: Path, temperature: float | None = None
+) -> list[str]:
+    """Fill references and scales into every branch with the loss ``mft_force_field``.
+
+    ``preset_out_bias`` of the model, ``energy_scale`` and ``force_scale`` of the loss, and its
+    prefactors. JMP weighs the energy of a structure with 1 and the mean over its atoms of the
+    forces with the mean number of atoms N; deepmd-kit divides energy terms by the atoms, so that
+    both prefactors are N here.
+
+    Parameters
+    ----------
+    config : dict
+        An input; changed.
+    base : Path
+        Where its relative paths start.
+    temperature : float, optional
+        Also set ``model_prob`` by the numbers n of training structures, n^(1/T) (JMP, section 4.2).
+
+    Returns
+    -------
+    list of str
+        What was set, one line a branch.
+
+    Raises
+    ------
+    UserError
+        If there is no such branch, or its training data cannot be normalised.
+    """
+    model = config["model"]
+    several = "model_dict" in model
+    losses = config["loss_dict"] if several else {"": config.get("loss", {})}
+    notes, sizes = [], {}
+    for name, loss in losses.items():
+        if loss.get("type") != "mft_force_field":
+            continue
+        branch = model["model_dict"][name] if several else model
+        training = config["training"]
+        data = training["data_dict"][name] if several else training
+        type_map = branch["type_map"]
+        if isinstance(type_map, str):
+            type_map = model["shared_dict"][type_map]
+        systems = [base / one for one in as_list(data["training_data"]["systems"])]
+        structures = StructureSet(name or "training data", systems)
+        found, sizes[name] = fit_reference(structures, type_map), len(structures)
+        branch["preset_out_bias"] = {"energy": [found.energies.get(s) for s in type_map]}
+        loss.update(
+            energy_scale=found.energy_scale,
+            force_scale=found.force_scale,
+            start_pref_e=found.atoms, limit_pref_e=found.atoms,
+            start_pref_f=found.atoms, limit_pref_f=found.atoms,
+        )  # fmt: skip
+        notes.append(
+            f"{name or 'the model'}: energies of {len(found.energies)} elements as reference, "
+            f"energy_scale {found.energy_scale:.4g} eV, force_scale {found.force_scale:.4g} eV/A, "
+            f"prefactors {found.atoms:.4g} (atoms a structure)"
+        )
+    if not notes:
+        raise UserError(
+            "no branch has a loss of type mft_force_field, whose labels could be normalised"
+        )
+    if temperature is not None:
+        others = set(losses) - set(sizes)
+        if others or not several:
+            raise UserError(
+                "--temperature sets the shares of several force-field branches; "
+                + (f"{min(others)} is none" if others else "this input has one model")
+            )
+        shares = shares_by_size(sizes, temperature)
+        config["training"]["model_prob"] = shares
+        told = ", ".join(f"{name} {share:.3f}" for name, share in shares.items())
+        notes.append(f"shares by temperature {temperature:g}: {told}")
+    return notes

@@ -1,0 +1,126 @@
+"""References and scales of force-field branches."""
+
+import json
+
+import numpy as np
+import pytest
+
+from deepmd_mft.cli import main
+from deepmd_mft.inputs.normalising import fit_reference
+from deepmd_mft.structures.structure_set import StructureSet
+from tests.helpers.dp import DATA, ROOT, Dp, pretrain_input
+
+
+def by_hand():
+    """Composition, energies and forces of the embedded auxiliary set, read with numpy."""
+    counts, energies, squares, atoms = [], [], 0.0, 0
+    for folder in sorted((DATA / "aux_valid").iterdir()):
+        types = np.load(folder / "set.000" / "real_atom_types.npy")
+        names = (folder / "type_map.raw").read_text().split()
+        order = [names.index(one) for one in ("H", "C", "N", "O", "F")]
+        counts.append(np.array([[(row == k).sum() for k in order] for row in types]))
+        energies.append(np.load(folder / "set.000" / "energy.npy").ravel())
+        force = np.load(folder / "set.000" / "force.npy").astype(float)
+        squares += float((force**2).sum())  # padding has none
+        atoms += int((types >= 0).sum())
+    counts, energies = np.concatenate(counts).astype(float), np.concatenate(energies)
+    return counts, energies, np.sqrt(squares / (3 * atoms)), atoms / len(energies)
+
+
+def test_the_reference_is_numpys_least_squares():
+    counts, energies, rms, atoms = by_hand()
+    found = fit_reference(StructureSet("aux", [DATA / "aux_valid"]), ["H", "C", "N", "O", "F", "S"])
+    fitted = np.linalg.lstsq(counts, energies, rcond=None)[0]
+    np.testing.assert_allclose(list(found.energies.values()), fitted, rtol=1e-9)
+    assert list(found.energies) == ["H", "C", "N", "O", "F"]  # no S in the set
+    assert found.energy_scale == pytest.approx(np.std(energies - counts @ fitted), rel=1e-9)
+    assert found.force_scale == pytest.approx(rms, rel=1e-6)
+    assert found.atoms == pytest.approx(atoms)
+
+
+@pytest.fixture
+def joint(tmp_path):
+    """A pretraining of two branches, beside its data."""
+    config = pretrain_input()
+    model, training = config["model"], config["training"]
+    (name,) = model["model_dict"]
+    for parts in (model["model_dict"], config["loss_dict"], training["data_dict"]):
+        parts["other"] = json.loads(json.dumps(parts[name]))
+    for loss in config["loss_dict"].values():
+        loss.update(type="mft_force_field", edge_dropout=0.1)
+    training["model_prob"] = {name: 0.5, "other": 0.5}
+    small, large = DATA / "aux_valid" / "17", DATA / "aux_valid" / "20"
+    for branch, system in ((name, small), ("other", large)):
+        for section in training["data_dict"][branch].values():
+            section["systems"] = str(system)
+    path = tmp_path / "input.json"
+    path.write_text(json.dumps(config))
+    return path, name
+
+
+def test_a_joint_pretraining(joint, capsys):
+    path, name = joint
+    out = path.with_name("normalised.json")
+    assert main(["normalise", str(path), "--temperature", "2", "-o", str(out)]) == 0
+    config = json.loads(out.read_text())
+    sizes = [len(np.load(DATA / "aux_valid" / n / "set.000" / "energy.npy")) for n in ("17", "20")]
+    shares = np.sqrt(sizes) / np.sqrt(sizes).sum()
+    np.testing.assert_allclose(list(config["training"]["model_prob"].values()), shares)
+    for branch in config["model"]["model_dict"].values():
+        assert np.isfinite([e for e in branch["preset_out_bias"]["energy"] if e is not None]).all()
+    dp = Dp(path.parent)
+    config["training"] |= {"enable_ema": True, "ema_decay": 0.9}
+    dp.train(config)
+    import torch
+
+    state = torch.load(path.parent / "model.ckpt-6.pt", weights_only=True)["model"]
+    key = f"model.{name}.atomic_model.out_bias"
+    wanted = config["model"]["model_dict"][name]["preset_out_bias"]["energy"]
+    found = state[key].numpy().ravel()
+    known = np.array([e is not None for e in wanted])
+    np.testing.assert_allclose(found[known], [e for e in wanted if e is not None], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("change", "words", "message"),
+    [
+        ({"type": "ener"}, [], "no branch has a loss of type mft_force_field"),
+        ({}, ["--temperature", "0"], "must be positive"),
+    ],
+)
+def test_what_cannot_be_normalised(joint, capsys, change, words, message):
+    path, _ = joint
+    config = json.loads(path.read_text())
+    for loss in config["loss_dict"].values():
+        loss.update(change)
+    path.write_text(json.dumps(config))
+    out = path.with_name("normalised.json")
+    assert main(["normalise", str(path), "-o", str(out), *words]) == 1
+    assert message in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_forces_that_are_missing(joint, capsys):
+    path, name = joint
+    config = json.loads(path.read_text())
+    config["training"]["data_dict"][name]["training_data"]["systems"] = str(DATA / "train")
+    path.write_text(json.dumps(config))
+    out = path.with_name("normalised.json")
+    assert main(["normalise", str(path), "-o", str(out)]) == 1
+    assert "energy" in capsys.readouterr().err
+
+
+def test_edge_dropout_of_another_descriptor(joint, capsys):
+    path, _ = joint
+    config = json.loads(path.read_text())
+    config["model"]["shared_dict"]["dpa3_descriptor"]["repflow"]["use_dynamic_sel"] = False
+    path.write_text(json.dumps(config))
+    assert main(["check", str(path)]) == 1
+    assert "edge_dropout of the loss needs the faster DPA-3" in capsys.readouterr().out
+
+
+def test_the_template_has_the_shares_of_jmp():
+    config = json.loads((ROOT / "input_templates" / "jmp_pretrain.json").read_text())
+    shares = list(config["training"]["model_prob"].values())
+    sizes = np.sqrt([100, 8, 2, 10])  # millions, JMP's Table 1
+    np.testing.assert_allclose(shares, sizes / sizes.sum(), atol=1e-4)
