@@ -136,8 +136,10 @@ class FastRepflows(DescrptBlockRepflows):
         cosine = direction.index_select(0, angles.first) * direction.index_select(0, angles.second)
         near_switch = self._switch(near_length, self.a_rcut_smth, self.a_rcut)
         near_switch = near_switch * (self.a_sel / self.sel_reduce_factor) ** -0.25
+        angle_scale = near_switch.index_select(0, angles.first)
+        angle_scale = angle_scale * near_switch.index_select(0, angles.second)
         if keep is not None:
-            near_switch = near_switch * keep.index_select(0, near)
+            angle_scale = angle_scale * _keep_angles(keep.index_select(0, near), angles)
         return _Graph(
             edges=edges,
             near=near,
@@ -150,8 +152,7 @@ class FastRepflows(DescrptBlockRepflows):
             vectors=vectors,
             dense_vectors=_dense(vectors, edges, nframes, nloc),
             edge_scale=weight / e_norm,
-            angle_scale=near_switch.index_select(0, angles.first)
-            * near_switch.index_select(0, angles.second),
+            angle_scale=angle_scale,
         )
 
     def _switch(self, length: torch.Tensor, smooth: float, rcut: float) -> torch.Tensor:
@@ -381,6 +382,12 @@ def _angles(centre: torch.Tensor, natoms: int) -> Rows:
     second = first_edge.index_select(0, first) + here
     mirror = offsets.index_select(0, second) + (first - first_edge.index_select(0, first))
     return Rows(first, second, offsets, mirror, offsets)
+
+
+def _keep_angles(keep: torch.Tensor, angles: Rows) -> torch.Tensor:
+    """Return the weight of each angle, 1 in the mean: that of its two edges, or of its only one."""
+    other = torch.where(angles.first == angles.second, 1.0, keep.index_select(0, angles.second))
+    return keep.index_select(0, angles.first) * other
 
 
 def _offsets(counts: torch.Tensor) -> torch.Tensor:

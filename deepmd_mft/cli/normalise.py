@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,15 +34,11 @@ def run(args: argparse.Namespace) -> int:
     from deepmd_mft.inputs.normalising import normalise_force_fields  # noqa: PLC0415
 
     check_file(args.out, [args.input], overwrite=args.overwrite)
-    if args.out.absolute().parent != args.input.absolute().parent:
-        raise UserError(
-            f"{args.out} must lie beside {args.input}: its relative paths start in that folder"
-        )
-    if args.temperature is not None and not args.temperature > 0:
-        raise UserError("--temperature must be positive")
+    if args.temperature is not None and not 0 < args.temperature < math.inf:
+        raise UserError("--temperature must be positive and finite")
     config = read_input(args.input)
     with staged_file(args.out, [args.input], overwrite=args.overwrite) as partial:
-        notes = normalise_force_fields(config, args.input.absolute().parent, args.temperature)
+        notes = normalise_force_fields(config, args.temperature)
         partial.write_text(json.dumps(config, indent=2) + "\n")
     print("\n".join(notes))
     return 0

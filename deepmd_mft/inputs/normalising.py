@@ -7,20 +7,22 @@ and forces in units of their rms.
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from deepmd_mft.checkpoints.branch import as_list
 from deepmd_mft.errors import UserError
+from deepmd_mft.inputs.branches import normalised, read_branches
 from deepmd_mft.inputs.shares import shares_by_size
+from deepmd_mft.inputs.systems import list_systems
 from deepmd_mft.structures.elements import atomic_number
 from deepmd_mft.structures.structure_set import StructureSet
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
 __all__ = ["Reference", "fit_reference", "normalise_force_fields"]
 
@@ -66,7 +68,7 @@ def fit_reference(structures: StructureSet, type_map: Sequence[str]) -> Referenc
     if absent.any():
         raise UserError(
             f"{structures.path}: structure {structures.ids[int(np.argmax(absent))]} has an element "
-            f"that is not in the type map {' '.join(type_map)}; add it with --type-map"
+            f"that is not in the type_map {' '.join(type_map)}; add it there"
         )
     fitted = np.linalg.lstsq(counts, energy, rcond=None)[0]
     scale = float(np.std(energy - counts @ fitted))
@@ -85,9 +87,7 @@ def fit_reference(structures: StructureSet, type_map: Sequence[str]) -> Referenc
     return Reference(energies, scale, rms, float(structures.natoms.mean()))
 
 
-def normalise_force_fields(
-    config: dict[str, Any], base: Path, temperature: float | None = None
-) -> list[str]:
+def normalise_force_fields(config: dict[str, Any], temperature: float | None = None) -> list[str]:
     """Fill references and scales into every branch with the loss ``mft_force_field``.
 
     ``preset_out_bias`` of the model, ``energy_scale`` and ``force_scale`` of the loss, and its
@@ -98,9 +98,7 @@ def normalise_force_fields(
     Parameters
     ----------
     config : dict
-        An input; changed.
-    base : Path
-        Where its relative paths start.
+        An input, with paths relative to the current folder as for ``dp``; changed.
     temperature : float, optional
         Also set ``model_prob`` by the numbers n of training structures, n^(1/T) (JMP, section 4.2).
 
@@ -112,25 +110,33 @@ def normalise_force_fields(
     Raises
     ------
     UserError
-        If there is no such branch, or its training data cannot be normalised.
+        If the input does not fit the schema, there is no such branch, or its training data cannot
+        be normalised.
     """
     model = config["model"]
     several = "model_dict" in model
-    losses = config["loss_dict"] if several else {"": config.get("loss", {})}
+    read_branches(config)  # says what the schema does not: which branch lacks its loss or data
+    branches = read_branches(normalised(deepcopy(config)))
+    ours = [one for one in branches if one.loss_type == "mft_force_field"]
+    if not ours:
+        raise UserError(
+            "no branch has a loss of type mft_force_field, whose labels could be normalised"
+        )
+    others = [one for one in branches if one not in ours]
+    if temperature is not None and (others or not several):
+        raise UserError(
+            "--temperature sets the shares of several force-field branches; "
+            + (f"{others[0].where} is none" if others else "this input has one model")
+        )
     notes, sizes = [], {}
-    for name, loss in losses.items():
-        if loss.get("type") != "mft_force_field":
-            continue
-        branch = model["model_dict"][name] if several else model
-        training = config["training"]
-        data = training["data_dict"][name] if several else training
-        type_map = branch["type_map"]
-        if isinstance(type_map, str):
-            type_map = model["shared_dict"][type_map]
-        systems = [base / one for one in as_list(data["training_data"]["systems"])]
-        structures = StructureSet(name or "training data", systems)
-        found, sizes[name] = fit_reference(structures, type_map), len(structures)
-        branch["preset_out_bias"] = {"energy": [found.energies.get(s) for s in type_map]}
+    for one in ours:
+        systems = list_systems(one.data["training_data"], one, "training_data")
+        structures = StructureSet(one.where, [Path(system) for system in systems])
+        type_map = one.model["type_map"]
+        found, sizes[one.name] = fit_reference(structures, type_map), len(structures)
+        part = model["model_dict"][one.name] if several else model
+        part["preset_out_bias"] = {"energy": [found.energies.get(s) for s in type_map]}
+        loss = config["loss_dict"][one.name] if several else config["loss"]
         loss.update(
             energy_scale=found.energy_scale,
             force_scale=found.force_scale,
@@ -138,21 +144,12 @@ def normalise_force_fields(
             start_pref_f=found.atoms, limit_pref_f=found.atoms,
         )  # fmt: skip
         notes.append(
-            f"{name or 'the model'}: energies of {len(found.energies)} elements as reference, "
-            f"energy_scale {found.energy_scale:.4g} eV, force_scale {found.force_scale:.4g} eV/A, "
-            f"prefactors {found.atoms:.4g} (atoms a structure)"
-        )
-    if not notes:
-        raise UserError(
-            "no branch has a loss of type mft_force_field, whose labels could be normalised"
+            f"{one.name or 'the model'}: {len(structures)} structures, energies of "
+            f"{len(found.energies)} elements as reference, energy_scale {found.energy_scale:.4g} "
+            f"eV, force_scale {found.force_scale:.4g} eV/A, prefactors {found.atoms:.4g} (atoms a "
+            "structure)"
         )
     if temperature is not None:
-        others = set(losses) - set(sizes)
-        if others or not several:
-            raise UserError(
-                "--temperature sets the shares of several force-field branches; "
-                + (f"{min(others)} is none" if others else "this input has one model")
-            )
         shares = shares_by_size(sizes, temperature)
         config["training"]["model_prob"] = shares
         told = ", ".join(f"{name} {share:.3f}" for name, share in shares.items())

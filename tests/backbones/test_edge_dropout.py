@@ -1,6 +1,7 @@
 """Edge dropout of the sped-up DPA-3."""
 
 import copy
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -59,7 +60,12 @@ def test_an_angle_falls_with_either_of_its_edges(model):
     near = dropped.edge_scale[dropped.near] > 0
     alive = near[dropped.angles.first] & near[dropped.angles.second]
     assert 0 < alive.double().mean() < 0.6
-    torch.testing.assert_close(dropped.angle_scale, 4 * whole.angle_scale * alive)
+    weight = torch.where(dropped.angles.first == dropped.angles.second, 2.0, 4.0)
+    torch.testing.assert_close(dropped.angle_scale, weight * whole.angle_scale * alive)
+    draws = [messages(model, 0.2).angle_scale.detach() for _ in range(600)]
+    ratio = torch.stack(draws).mean(0) / whole.angle_scale.detach()
+    # of two edges the variance is (1 / (1 - p)^2 - 1) / draws
+    assert (ratio - 1).abs().max() < 6 * ((1 / 0.8**2 - 1) / 600) ** 0.5
 
 
 def test_only_while_training(model):
@@ -73,6 +79,38 @@ def test_only_while_training(model):
         with dropping_edges(model, 0.5):
             assert torch.equal(model(coord, atype)["gap"], plain)
     model.train()
+
+
+def test_a_share_of_zero_changes_no_bit():
+    def trained(edge_dropout):
+        found = build_property().train()
+        switch.speed_up_models([found])
+        coord, atype, _ = frame()
+        optimizer = torch.optim.AdamW(found.parameters(), lr=1e-2)
+        for _ in range(3):
+            with nullcontext() if edge_dropout is None else dropping_edges(found, edge_dropout):
+                loss = found(coord, atype)["gap"].square().sum()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        return list(found.parameters())
+
+    plain, zero, dropped = trained(None), trained(0.0), trained(0.3)
+    assert all(torch.equal(one, other) for one, other in zip(plain, zero, strict=True))
+    assert not all(torch.equal(one, other) for one, other in zip(plain, dropped, strict=True))
+
+
+def test_the_masks_follow_the_seed_of_the_training():
+    def masks(seed):
+        found = build_property().train()
+        switch.speed_up_models([found])
+        torch.manual_seed(seed)
+        return torch.stack([messages(found, 0.3).edge_scale.detach() for _ in range(2)])
+
+    first = masks(1)
+    assert torch.equal(first, masks(1))
+    assert not torch.equal(first, masks(2))
+    assert not torch.equal(first[0], first[1])
 
 
 def test_forces_are_the_gradient_under_one_mask():

@@ -4,6 +4,9 @@ import json
 
 import numpy as np
 import pytest
+import torch
+from deepmd.dpmodel.utils.training_utils import resolve_model_prob
+from deepmd.infer import DeepPot
 
 from deepmd_mft.cli import main
 from deepmd_mft.inputs.normalising import fit_reference
@@ -65,20 +68,53 @@ def test_a_joint_pretraining(joint, capsys):
     config = json.loads(out.read_text())
     sizes = [len(np.load(DATA / "aux_valid" / n / "set.000" / "energy.npy")) for n in ("17", "20")]
     shares = np.sqrt(sizes) / np.sqrt(sizes).sum()
-    np.testing.assert_allclose(list(config["training"]["model_prob"].values()), shares)
+    given = list(config["training"]["model_prob"].values())
+    np.testing.assert_allclose(given, shares, atol=1e-6)  # written with six decimals
     for branch in config["model"]["model_dict"].values():
         assert np.isfinite([e for e in branch["preset_out_bias"]["energy"] if e is not None]).all()
+    names = list(config["training"]["model_prob"])
+    by_deepmd = resolve_model_prob(names, dict(zip(names, np.sqrt(sizes), strict=True)), {})
+    np.testing.assert_allclose(shares, by_deepmd)
     dp = Dp(path.parent)
     config["training"] |= {"enable_ema": True, "ema_decay": 0.9}
     dp.train(config)
-    import torch
-
     state = torch.load(path.parent / "model.ckpt-6.pt", weights_only=True)["model"]
     key = f"model.{name}.atomic_model.out_bias"
     wanted = config["model"]["model_dict"][name]["preset_out_bias"]["energy"]
     found = state[key].numpy().ravel()
     known = np.array([e is not None for e in wanted])
     np.testing.assert_allclose(found[known], [e for e in wanted if e is not None], rtol=1e-6)
+    check_restart(dp, config)
+    check_frozen(dp, name)
+
+
+def check_frozen(dp, branch):
+    """Edge dropout is in neither the frozen model nor the checkpoint as DeepPot evaluates it."""
+    dp("freeze", "-c", "model.ckpt-6.pt", "-o", "frozen.pth", "--head", branch)
+    coord = np.array([[0.0, 0, 0, 0, 0, 1.1, 1.0, 0, -0.4]])
+    atypes = [1, 0, 0]
+    frozen = DeepPot(str(dp.folder / "frozen.pth"))
+    saved = DeepPot(str(dp.folder / "model.ckpt-6.pt"), head=branch)
+    first, again = (frozen.eval(coord, None, atypes) for _ in range(2))
+    for one, two, other in zip(first, again, saved.eval(coord, None, atypes), strict=True):
+        np.testing.assert_array_equal(one, two)
+        np.testing.assert_allclose(one, other, rtol=1e-10, atol=1e-10)
+
+
+def check_restart(dp, config):
+    """A restart goes on with the mean of the weights that the checkpoint holds."""
+
+    def averaged(step):
+        file = torch.load(dp.folder / f"model.ckpt-{step}.pt", weights_only=True)
+        return file["ema"]["model"]
+
+    before = averaged(6)
+    live = torch.load(dp.folder / "model.ckpt-6.pt", weights_only=True)["model"]
+    config["training"] |= {"numb_steps": 7, "ema_decay": 1 - 1e-15}  # the mean stays as it is
+    dp.train(config, "--restart", "model.ckpt-6.pt")
+    after = averaged(7)
+    torch.testing.assert_close(after, before, rtol=0, atol=1e-12)
+    assert any(not torch.equal(live[f"model.{key}"], value) for key, value in before.items())
 
 
 @pytest.mark.parametrize(
@@ -117,6 +153,16 @@ def test_edge_dropout_of_another_descriptor(joint, capsys):
     path.write_text(json.dumps(config))
     assert main(["check", str(path)]) == 1
     assert "edge_dropout of the loss needs the faster DPA-3" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("share", [1, -0.1, float("nan")])
+def test_edge_dropout_outside_of_its_range(joint, share, capsys):
+    path, name = joint
+    config = json.loads(path.read_text())
+    config["loss_dict"][name]["edge_dropout"] = share
+    path.write_text(json.dumps(config))
+    assert main(["check", str(path)]) == 1
+    assert "must be at least 0 and less than 1" in capsys.readouterr().out
 
 
 def test_the_template_has_the_shares_of_jmp():
