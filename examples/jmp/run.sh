@@ -23,7 +23,7 @@ convert() { # NAME VALID SOURCE OPTIONS...: a set, a share VALID of which valida
 convert QM7-X 0.1 "$data/molecules/qm7x_2500.npz" --energy-unit eV
 convert SPICE 0.1 "$data/molecules/spice_673.xyz.gz" --no-cell
 convert MPtrj 0.1 "$data/crystals/mptrj-random-1k.xyz.gz"
-convert Alexandria 0.1 "$data/crystals/alexandria-random-1k.xyz.gz"
+convert MPF-TP 0.1 "$data/crystals/mpf-TP.xyz.gz"
 rmd17=(--no-cell --energy-key Energy)
 convert ethanol 0.17 "$data/molecules/rmd17/ethanol_train_01.xyz.gz" "${rmd17[@]}" --limit 60
 [ -d sets/ethanol_test ] ||
@@ -46,7 +46,7 @@ if [ ! -f input.json ]; then
   dp-mft normalise template.json --temperature 2 -o input.json
 fi
 train .
-averaged=$(realpath model.ckpt_ema.pt) # JMP fine-tunes the mean of the weights
+averaged=$(realpath model_ema.ckpt.pt) # JMP fine-tunes the mean of the weights
 for start in scratch joint; do
   mkdir -p "$start"
   [ -e "$start/data" ] || ln -s ../data "$start/data"
