@@ -75,7 +75,7 @@ TARGETS = (
     crystal("phonons", "phdos_peak", task_dim=1, intensive=True, readout="max"),
     crystal("mp_is_metal", "is_metal", type="mft_classification", num_classes=2),
 )
-#: Structures of JMP's data sets (arXiv 2310.16802, Table 1), and of those in examples/jmp.
+#: Structures of JMP's data sets (arXiv 2310.16802, Table 1), and of small ones.
 JMP_DATA = {
     "OC20": 100_000_000,
     "OC22": 8_000_000,

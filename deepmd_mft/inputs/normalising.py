@@ -130,6 +130,8 @@ def normalise_force_fields(config: dict[str, Any], temperature: float | None = N
         )
     notes, sizes = [], {}
     for one in ours:
+        if "training_data" not in one.data:
+            raise UserError(f"{one.where} has no training_data to normalise")
         systems = list_systems(one.data["training_data"], one, "training_data")
         structures = StructureSet(one.where, [Path(system) for system in systems])
         type_map = one.model["type_map"]

@@ -44,7 +44,7 @@ def messages(model, share):
 
 def test_the_mean_over_masks_is_the_undropped_message(model):
     whole = messages(model, 0.0)
-    share, draws = 0.3, 600
+    share, draws = 0.3, 300
     edges = torch.stack([messages(model, share).edge_scale.detach() for _ in range(draws)])
     kept = edges[0] > 0
     torch.testing.assert_close(edges[0][kept] * (1 - share), whole.edge_scale.detach()[kept])
@@ -62,10 +62,11 @@ def test_an_angle_falls_with_either_of_its_edges(model):
     assert 0 < alive.double().mean() < 0.6
     weight = torch.where(dropped.angles.first == dropped.angles.second, 2.0, 4.0)
     torch.testing.assert_close(dropped.angle_scale, weight * whole.angle_scale * alive)
-    draws = [messages(model, 0.2).angle_scale.detach() for _ in range(600)]
-    ratio = torch.stack(draws).mean(0) / whole.angle_scale.detach()
+    draws = [messages(model, 0.2).angle_scale.detach() for _ in range(300)]
+    some = whole.angle_scale > 0  # not at the cutoff
+    ratio = (torch.stack(draws).mean(0) / whole.angle_scale.detach())[some]
     # of two edges the variance is (1 / (1 - p)^2 - 1) / draws
-    assert (ratio - 1).abs().max() < 6 * ((1 / 0.8**2 - 1) / 600) ** 0.5
+    assert (ratio - 1).abs().max() < 6 * ((1 / 0.8**2 - 1) / 300) ** 0.5
 
 
 def test_only_while_training(model):

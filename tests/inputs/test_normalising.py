@@ -97,8 +97,8 @@ def check_frozen(dp, branch):
     saved = DeepPot(str(dp.folder / "model.ckpt-6.pt"), head=branch)
     first, again = (frozen.eval(coord, None, atypes) for _ in range(2))
     for one, two, other in zip(first, again, saved.eval(coord, None, atypes), strict=True):
-        np.testing.assert_array_equal(one, two)
-        np.testing.assert_allclose(one, other, rtol=1e-10, atol=1e-10)
+        np.testing.assert_allclose(one, two, rtol=1e-8, atol=1e-10)
+        np.testing.assert_allclose(one, other, rtol=1e-8, atol=1e-10)
 
 
 def check_restart(dp, config):
