@@ -82,7 +82,7 @@ JMP_DATA = {
     "ANI-1x": 2_000_000,
     "Transition-1x": 10_000_000,
 }
-SMALL_JMP_DATA = {"QM7-X": 2_250, "SPICE": 605, "MPtrj": 900, "MPF-TP": 962}
+SMALL_JMP_DATA = {"QM7-X": 2_250, "SPICE": 605, "MPtrj": 900, "Alexandria": 900}
 #: Templates of a small network for crystals: a number, and a class.
 SMALL_CRYSTALS = {"crystals": "matbench/dielectric", "classes": "matbench/mp_is_metal"}
 
@@ -337,7 +337,7 @@ def templates() -> dict[Path, str]:
     texts[Path("jmp_pretrain.json")] = json_text(joint(published(), JMP_DATA, 2_000_000, 3e-4))
     texts[Path("jmp_finetune.json")] = json_text(joint_finetuning(published(), QM9_GAP, 100_000))
     texts[Path("small") / "jmp_pretrain.json"] = json_text(
-        joint(laptop_crystals(), SMALL_JMP_DATA, 800, 2e-3)
+        joint(laptop_crystals(), SMALL_JMP_DATA, 400, 2e-3)
     )
     return texts
 
