@@ -9,7 +9,7 @@ from deepmd.utils.model_branch_dict import get_model_dict
 from deepmd_mft.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
 #: What deepmd-kit calls the branch of a single-task model.
@@ -104,6 +104,18 @@ def main_branches(branches: Mapping[str, Mapping[str, Any]]) -> list[str]:
     found = [name for name, branch in branches.items() if is_property(branch)]
     marked = [name for name in found if (branches[name].get("info") or {}).get(MAIN) is True]
     return marked or found
+
+
+def mft_strategy(others: Iterable[Mapping[str, Any]]) -> str:
+    """Return what a multi-task fine-tuning is called, by the branches beside the main one.
+
+    ``mft`` is that of the papers, with force fields; ``mft-property`` has auxiliary properties
+    instead, ``mft-both`` beside them.
+    """
+    properties = [is_property(branch) for branch in others]
+    if not any(properties):
+        return "mft"
+    return "mft-property" if all(properties) else "mft-both"
 
 
 def choose_branch(

@@ -18,8 +18,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "runs",
         nargs="+",
         metavar="RUN[:STRATEGY]",
-        help="folders in which `dp train` ran; the strategy (scratch, multitask, ft, lp, mft) "
-        "needs to be said only where the run has no record of its start",
+        help="folders in which `dp train` ran; the strategy (scratch, multitask, ft, lp, mft, "
+        "mft-property, mft-both) needs to be said only where the run has no record of its start",
     )
     parser.add_argument("-o", "--out", type=Path, default=Path("report.html"), help="report.html")
     parser.add_argument(

@@ -185,7 +185,7 @@ class Built:
         """What it learns, in words."""
         if is_property(self.model):
             return ", ".join(property_columns(self.model))
-        return "force field"
+        return "energies and forces"
 
 
 def build_auxiliary(

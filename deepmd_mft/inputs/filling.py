@@ -7,7 +7,14 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from deepmd_mft.checkpoints.branch import MAIN, as_list, head_type, is_property, main_branches
+from deepmd_mft.checkpoints.branch import (
+    MAIN,
+    as_list,
+    head_type,
+    is_property,
+    main_branches,
+    mft_strategy,
+)
 from deepmd_mft.errors import UserError
 from deepmd_mft.files.checksums import file_checksum
 from deepmd_mft.inputs.auxiliary import Template, build_auxiliary
@@ -122,7 +129,9 @@ def fill(template: dict[str, Any], filling: Filling, out: Path) -> dict[str, Any
 def _strategy(model: dict[str, Any]) -> str:
     """Return what a training from a checkpoint is called: MFT, FT, or LP with a frozen backbone."""
     if "model_dict" in model:
-        return "mft"
+        branches = model["model_dict"]
+        main = _main(branches)
+        return mft_strategy(branch for name, branch in branches.items() if name != main)
     return "lp" if model["descriptor"].get("trainable", True) is False else "ft"
 
 

@@ -117,7 +117,7 @@ def narrow(
         f"sel_reduce_factor {one.old.sel_reduce_factor:g} -> {one.new.sel_reduce_factor:g}: at "
         f"most {one.most[0]} and {one.most[1]} neighbours in {_listed(folders)}; the same network "
         f"on {compared} frames (--no-tighten leaves them)"
-        for one in changes[:1]
+        for one in {(one.old, one.new): one for one in changes if one.old != one.new}.values()
     ]
     return found
 
@@ -158,7 +158,7 @@ def data_folders(config: dict[str, Any], base: Path) -> tuple[list[Path], list[P
     base : Path
         Where its relative paths start.
     """
-    found: dict[Path, Path] = {}
+    found: dict[Path, None] = {}  # in order, each once
     missing = []
     for branch in read_branches(config):
         for section in SECTIONS:
@@ -167,10 +167,8 @@ def data_folders(config: dict[str, Any], base: Path) -> tuple[list[Path], list[P
                 if not path.is_dir():
                     missing.append(path)
                     continue
-                found.setdefault(path.resolve(), path)
-                for one in _beside(path):
-                    found.setdefault(one.resolve(), one)
-    return list(found.values()), missing
+                found |= dict.fromkeys(one.resolve() for one in (path, *_beside(path)))
+    return list(found), missing
 
 
 def _beside(folder: Path) -> list[Path]:

@@ -24,6 +24,8 @@ STRATEGY_COLOURS = {
         "ft": VERMILLION,
         "lp": GREEN,
         "mft": BLUE,
+        "mft-property": ORANGE,
+        "mft-both": BLACK,
     },
     "dark": {  # lighter, for the dark paper
         "scratch": "#b0b0b0",
@@ -31,10 +33,28 @@ STRATEGY_COLOURS = {
         "ft": "#ff8f4d",
         "lp": "#35c796",
         "mft": SKY,
+        "mft-property": "#ffc34d",
+        "mft-both": "#f5f5f5",
     },
 }
-LINES = {"scratch": ":", "multitask": (0, (3, 1, 1, 1)), "ft": "-", "lp": "-.", "mft": "-"}
-MARKERS = {"scratch": "s", "multitask": "v", "ft": "o", "lp": "^", "mft": "D"}
+LINES = {
+    "scratch": ":",
+    "multitask": (0, (3, 1, 1, 1)),
+    "ft": "-",
+    "lp": "-.",
+    "mft": "-",
+    "mft-property": "--",
+    "mft-both": (0, (5, 1)),
+}
+MARKERS = {
+    "scratch": "s",
+    "multitask": "v",
+    "ft": "o",
+    "lp": "^",
+    "mft": "D",
+    "mft-property": "P",
+    "mft-both": "X",
+}
 #: Test sets, the first (ID) filled, others hatched: hatch and line of each.
 SETS = (("", "-"), ("////", "--"), ("....", ":"), ("xxxx", "-."))
 

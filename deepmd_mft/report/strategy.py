@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from deepmd_mft.checkpoints.branch import mft_strategy
 from deepmd_mft.checkpoints.start import first_weights
 from deepmd_mft.errors import UserError
 
@@ -13,13 +14,16 @@ if TYPE_CHECKING:
     from deepmd_mft.checkpoints.run import TrainingRun
     from deepmd_mft.inputs.branches import Branch
 
-#: MFT, Table 1, in the order of the figures; and several branches without a pretrained network.
+#: MFT, Table 1, in the order of the figures; several branches without a pretrained network; and
+#: MFT with auxiliary branches of other kinds than the papers'.
 STRATEGIES = {
     "scratch": "from scratch",
     "multitask": "multi-task from scratch",
     "ft": "fine-tuning (FT)",
     "lp": "linear probing (LP)",
     "mft": "multi-task fine-tuning (MFT)",
+    "mft-property": "MFT with other properties",
+    "mft-both": "MFT with force field and other properties",
 }
 
 
@@ -74,7 +78,10 @@ def strategy_of(run: TrainingRun, branch: Branch) -> tuple[str, str]:
         )
     if weights is None:
         return ("multitask" if several else "scratch"), source
-    return ("mft" if several else "lp" if frozen else "ft"), source
+    if frozen:
+        return "lp", source  # heads beside each other do not know of each other
+    others = [one.model for one in run.branches if one.name != branch.name]
+    return (mft_strategy(others) if several else "ft"), source
 
 
 def _of_input(run: TrainingRun) -> Any:

@@ -7,13 +7,15 @@ import pandas as pd
 import pytest
 import torch
 
-from deepmd_mft.checkpoints.branch import main_branches
+from deepmd_mft.checkpoints.branch import main_branches, mft_strategy
 from deepmd_mft.checkpoints.run import TrainingRun
 from deepmd_mft.cli import main
 from deepmd_mft.errors import UserError
 from deepmd_mft.inputs.auxiliary import parse_auxiliary
 from deepmd_mft.inputs.shares import choose_shares
+from deepmd_mft.plots.style import LINES, MARKERS, STRATEGY_COLOURS
 from deepmd_mft.report.runs import Wanted, load_runs
+from deepmd_mft.report.strategy import STRATEGIES
 from tests.helpers.dp import DATA, Dp, mft_input, single_input
 from tests.helpers.models import save_checkpoint
 from tests.helpers.systems import write_system
@@ -94,7 +96,7 @@ def test_a_force_field_and_a_cheap_property_beside_the_property(fill, data, tmp_
     assert parts["cheap_gap"]["validation_data"]["systems"] == "d/gap"
     assert "validation_data" not in parts["force_field"]
     assert "branch cheap_gap learns xtb_gap, from a new head, intensive: true" in told
-    assert "branch force_field learns force field, from head 'GFN2'" in told
+    assert "branch force_field learns energies and forces, from head 'GFN2'" in told
 
 
 def test_a_head_is_inherited_by_name_by_choice_or_not_at_all(fill, data, tmp_path):
@@ -248,6 +250,15 @@ def test_the_main_branch():
     assert main_branches(branches) == ["b"]
 
 
+def test_kinds_of_mft_are_not_seeds_of_each_other():
+    field, cheap = {"fitting_net": {"type": "ener"}}, {"fitting_net": {"type": "mft_property"}}
+    found = [mft_strategy(one) for one in ([field], [cheap], [field, cheap], [field, field])]
+    assert found == ["mft", "mft-property", "mft-both", "mft"]
+    for styles in (*STRATEGY_COLOURS.values(), LINES, MARKERS):
+        assert styles.keys() == STRATEGIES.keys()
+        assert len(set(map(str, styles.values()))) == len(styles) or styles is LINES
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, pretrained):
     """Three branches of the embedded data, filled by `dp-mft input` and trained for six steps."""
@@ -306,12 +317,13 @@ def test_select_evaluate_and_report_take_the_main_branch(run, capsys):
     assert table.to_dict() == {"a": "gap", "b": "xtb_gap"}
     (loaded,) = load_runs([Wanted(run)], [DATA / "id_test"], ["id_test"], progress=False)
     assert (loaded.branch, loaded.property_name, loaded.share) == ("property", "gap", 0.5)
-    assert loaded.strategy == "mft"
+    assert loaded.strategy == "mft-both"
 
 
 def test_a_run_that_does_not_say_its_main_branch(run, tmp_path):
     config = json.loads((run / "out.json").read_text())
-    del config["model"]["model_dict"]["property"]["info"]
+    model = config["model"]["model_dict"]
+    del model["property"]["info"]
     (tmp_path / "out.json").write_text(json.dumps(config))
     unsaid = TrainingRun(tmp_path)
     with pytest.raises(UserError, match=r"cheap: xtb_gap, property: gap.*choose by --property"):
