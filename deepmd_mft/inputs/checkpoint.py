@@ -42,6 +42,23 @@ def check_checkpoint(path: Path, branches: list[Branch], findings: Findings, opt
         return
     for branch in branches:
         findings.attempt(_check_head, branch, model_params, path)
+    if branches:
+        findings.attempt(_check_lists, branches[0], model_params, path)
+
+
+def _check_lists(branch: Branch, model_params: dict[str, Any], path: Path) -> None:
+    """Check the width of the neighbour lists, on which the shape of DPA-3's statistics depends."""
+    source = next(iter(model_params.get("model_dict", {"": model_params}).values()))
+    mine, theirs = (
+        (one.get("descriptor", {}).get("repflow") or {}).get("e_sel")
+        for one in (branch.model, source)
+    )
+    if None not in (mine, theirs) and mine != theirs:
+        raise UserError(
+            f"e_sel is {mine} in the input and {theirs} in {path}, so its weights do not fit. If "
+            "`dp-mft input` fitted the lists to the data, fine-tune the checkpoint that it wrote "
+            "(_dp_mft_input/checkpoint of the input); else fill the input from this one"
+        )
 
 
 def checkpoint_path(path: Path, *, finetune: bool) -> Path:

@@ -101,7 +101,9 @@ def test_lists_for_all_sets_of_the_split(fill, split, tmp_path, monkeypatch, cap
     main(["check", "input.json", "--finetune", str(copy), "--json"])
     assert json.loads(capsys.readouterr().out)["errors"] == []
     main(["check", "input.json", "--finetune", str(checkpoint), "--json"])
-    assert "descriptor differs" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "descriptor differs" in told
+    assert f"e_sel is {repflow['e_sel']} in the input and 1200 in {checkpoint}" in told
 
 
 def test_lists_that_are_too_narrow(fill, split, tmp_path):
