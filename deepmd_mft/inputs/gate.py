@@ -77,6 +77,8 @@ def check_command(args: argparse.Namespace) -> None:
         return
     checked = check_all(config, given, Findings(stop=True))
     _watch(checked.branches)
+    if "finetune" in given:
+        _look_at_inherited_heads()
     record_start(Path.cwd(), args, checked.labels, config.get("_dp_mft_input"))
 
 
@@ -108,6 +110,14 @@ def _watch(branches: list[Branch]) -> None:
             Path.cwd(),
         )
     )
+
+
+def _look_at_inherited_heads() -> None:
+    """Have it said before the first step what inherited force fields are worth on the data."""
+    from deepmd_mft.bridge.inherited import look_at_inherited_heads  # noqa: PLC0415  (see above)
+    from deepmd_mft.training.inherited import report_inherited  # noqa: PLC0415
+
+    look_at_inherited_heads(report_inherited)
 
 
 def _remember(
