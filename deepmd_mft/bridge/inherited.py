@@ -116,7 +116,7 @@ def _inherited(trainer: Any, shifts: dict[int, np.ndarray]) -> Iterator[Inherite
         rule, model = trainer.finetune_links[name], models[name]
         kinds = model.model_output_type()
         # a model of spins asks for them, and has a force on each
-        if rule.get_random_fitting() or "energy" not in kinds or hasattr(model, "has_spin"):
+        if rule.get_random_fitting() or "energy" not in kinds or model.has_spin():
             continue
         sample = trainer.get_sample_func
         yield Inherited(

@@ -1,9 +1,13 @@
 """What deepmd_mft.bridge.inherited looks at in deepmd-kit's trainer."""
 
+import copy
 import inspect
 
+from deepmd.pt.model.model import get_model
 from deepmd.pt.train import training
 from deepmd.utils.finetune import FinetuneRuleItem
+
+from tests.helpers.dp import DESCRIPTOR, ENERGY_NET, TYPE_MAP
 
 
 def test_the_trainer_still_shifts_inherited_energies_and_leaves_resumed_branches():
@@ -17,3 +21,11 @@ def test_the_trainer_still_shifts_inherited_energies_and_leaves_resumed_branches
     assert "self._run()" in inspect.getsource(inspect.unwrap(training.Trainer.run))
     for name in ("get_model_branch", "get_random_fitting", "get_resuming"):
         assert hasattr(FinetuneRuleItem, name)
+
+
+def test_models_still_say_what_they_are():
+    params = {"type_map": TYPE_MAP, "descriptor": DESCRIPTOR, "fitting_net": ENERGY_NET}
+    model = get_model(copy.deepcopy(params))
+    assert "energy" in model.model_output_type()
+    assert not model.has_spin()
+    assert model.get_out_bias().shape == (1, len(TYPE_MAP), 1)
