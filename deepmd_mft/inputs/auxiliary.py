@@ -388,6 +388,11 @@ def _build(
     elif pretrained is not None:
         model["finetune_head"] = RANDOM
     labels = list(property_columns(model)) if is_property(model) else []
+    if one.labels and one.labels != (labels or [FORCE_FIELD]):
+        raise UserError(
+            f"{one.where} learns {', '.join(labels) or 'energies and forces'}, as in the template "
+            f"or checkpoint, not {', '.join(one.labels)}; give the new branch a name of its own"
+        )
     check_labels(one, labels, contents)
     return Built(name, model, loss, data, head, one, origin)
 

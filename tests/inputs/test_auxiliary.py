@@ -154,6 +154,7 @@ def test_what_the_data_have_or_what_is_said(fill, data):
         (["{gap}"], "learns a force field, but not every system of its data has energy, force"),
         (["GFN2={gap}"], "the auxiliary branch 'GFN2' learns a force field, but"),
         (["x:dipole={reserved}"], "'dipole' is a name of deepmd-kit's own"),
+        (["GFN2:xtb_gap={both}"], "energies and forces, as in the template or checkpoint, not"),
         (["property={gap}"], "'property' is the template's property branch"),
         (["x:a={several}", "x:b={several}"], "x:a,b=DIR"),
         (["a.b={gap}"], "'a.b' cannot be the name of a branch"),
