@@ -54,7 +54,11 @@ def test_encodings(folder, encoding, zipped):
         ("t.csv", "file,gap\na.xyz,1\n".encode("utf-16-le"), "not UTF-8.*NUL"),
         ("t.csv", bytes(range(256)) * 10, "not UTF-8"),
         ("t.csv.gz", b"file,gap\na.xyz,1\n", "truncated or damaged.*[Nn]ot a gzipped file"),
-        ("t.csv.gz", gzip.compress(b"file,gap\n" + b"a.xyz,1\n" * 9, mtime=0)[:-12], "truncated or damaged"),
+        (
+            "t.csv.gz",
+            gzip.compress(b"file,gap\n" + b"a.xyz,1\n" * 9, mtime=0)[:-12],
+            "truncated or damaged",
+        ),
         ("t.csv", b'file,gap\na.xyz,"1\n' + b"a.xyz,1\n" * 2**22, "quotation mark not closed"),
         ("t.csv", b"", "no column 'gap'"),
         ("t.csv", b"file,gap,gap\na.xyz,1,2\n", "two columns are called 'gap'"),
