@@ -53,7 +53,11 @@ class Training:
 
     @property
     def notes(self) -> dict[str, Any]:
-        """Numbers and texts that checkpoints carry, and that a restart finds again."""
+        """Numbers and texts that checkpoints carry.
+
+        A restart does not find them here: deepmd-kit puts its own new ones in their place while it
+        loads the checkpoint.
+        """
         return self._trainer._get_inner_module().train_infos
 
     def weights(self) -> dict[str, Any]:

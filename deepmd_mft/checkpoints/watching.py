@@ -17,6 +17,7 @@ import pandas as pd
 
 from deepmd_mft.bridge.validation import StopTraining, build_branch
 from deepmd_mft.checkpoints.branch import branches_of
+from deepmd_mft.checkpoints.file import read_state
 from deepmd_mft.checkpoints.run import BEST_PREFIX
 from deepmd_mft.checkpoints.selection import BEST, RECORD, Validation, check_own, link_best, signed
 from deepmd_mft.errors import UserError
@@ -52,6 +53,8 @@ class Watch:
         How messages call the branch.
     folder : Path
         Of the run.
+    restart : Path, optional
+        The checkpoint that the training goes on from.
     """
 
     def __init__(
@@ -62,6 +65,7 @@ class Watch:
         options: dict[str, Any],
         where: str,
         folder: Path,
+        restart: Path | None = None,
     ) -> None:
         self.training, self.folder = training, folder
         self.freq, self.patience = int(options["freq"]), int(options["patience"])
@@ -71,13 +75,20 @@ class Watch:
                 "training/change_bias_after_training and the patience of the loss's validation do "
                 "not go together: the bias would change after the best checkpoint; leave one out"
             )
-        notes = training.notes.get(NOTES) if training.restarted else None
-        self.notes: dict[str, Any] = notes or {
+        self.notes: dict[str, Any] = {
             "best": None,
             "step": None,
             "since": 0,
             "factor": 1.0,
+            "looked": 0,
         }
+        if restart is not None:
+            self.notes |= _notes_in(restart)
+        if self.patience and self.notes["since"] >= self.patience:
+            log.warning(
+                "The training that is restarted had ended early (validation was best at step %s); "
+                "it ends again at the next look that is not better", self.notes["step"],
+            )  # fmt: skip
         training.notes[NOTES] = self.notes
         self.schedule = training.schedule
         if hasattr(self.schedule, "set_plateau"):
@@ -123,6 +134,9 @@ class Watch:
         del step_id
         if display_step % self.freq and display_step != self.training.num_steps:
             return
+        if display_step <= self.notes["looked"]:
+            return  # deepmd-kit does the step of the checkpoint again at a restart
+        self.notes["looked"] = display_step
         score = self._look(display_step, lr) if self.validation is not None else None
         score = self.training.agree(score)
         best = self.notes["best"]
@@ -198,7 +212,7 @@ class Watch:
         if not self.training.restarted or not path.is_file():
             return []
         table = pd.read_csv(path)
-        kept = table[table["step"] <= self.training.start_step]
+        kept = table[table["step"] <= self.notes["looked"]]
         return [{str(k): v for k, v in row.items()} for row in kept.to_dict("records")]
 
     def _recorded(self) -> Path | None:
@@ -226,3 +240,9 @@ class Watch:
                 "that is validated takes its place", self.notes["step"],
             )  # fmt: skip
         self.notes.update(best=None, step=None)
+
+
+def _notes_in(checkpoint: Path) -> dict[str, Any]:
+    """Return the state in a checkpoint; nothing if its training was not validated."""
+    infos = read_state(checkpoint)["_extra_state"]["train_infos"]
+    return dict(infos.get(NOTES) or {})

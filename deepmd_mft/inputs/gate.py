@@ -73,10 +73,10 @@ def check_command(args: argparse.Namespace) -> None:
     sort_elements_by_table()
     _speed_up()
     if int(os.environ.get("RANK", "0")) != 0:
-        _watch(read_branches(normalised(config)))
+        _watch(read_branches(normalised(config)), given)
         return
     checked = check_all(config, given, Findings(stop=True))
-    _watch(checked.branches)
+    _watch(checked.branches, given)
     if "finetune" in given:
         _look_at_inherited_heads()
     record_start(Path.cwd(), args, checked.labels, config.get("_dp_mft_input"))
@@ -90,7 +90,7 @@ def _speed_up() -> None:
     remember_neighbour_statistics(_remember)
 
 
-def _watch(branches: list[Branch]) -> None:
+def _watch(branches: list[Branch], given: dict[str, Path]) -> None:
     """Have the branch whose loss asks for it validated during the training."""
     branch = watched(branches)
     if branch is None:
@@ -100,6 +100,7 @@ def _watch(branches: list[Branch]) -> None:
 
     part = branch.data.get("validation_data") or {}
     systems = list_systems(part, branch, "validation_data") if part.get("systems") else []
+    restart = checkpoint_path(given["restart"], finetune=False) if "restart" in given else None
     watch_trainings(
         lambda training: Watch(
             training,
@@ -108,6 +109,7 @@ def _watch(branches: list[Branch]) -> None:
             branch.loss["validation"],
             branch.where,
             Path.cwd(),
+            restart,
         )
     )
 

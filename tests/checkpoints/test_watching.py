@@ -1,6 +1,5 @@
 """Validation while training: the best checkpoint, early stopping, plateaus, restarts."""
 
-import copy
 import json
 from types import SimpleNamespace
 
@@ -38,11 +37,11 @@ class FakeTraining:
 
     is_chief, num_steps, prefix, changes_bias_at_the_end = True, 10_000, "model.ckpt", False
 
-    def __init__(self, notes=None, start_step=0):
+    def __init__(self, restarted=False):
         plateau = {"factor": 0.5, "patience": 2, "start": 0}
         self.schedule = MFTRate(1.0, 10_000, stop_lr=0.1, plateau=plateau)
-        self.notes = {} if notes is None else copy.deepcopy(notes)
-        self.restarted, self.start_step = notes is not None, start_step
+        self.notes = {}  # at a restart too: deepmd-kit loads the weights alone
+        self.restarted = restarted
         self.published, self.last = [], None
 
     def agree(self, value):
@@ -55,9 +54,9 @@ class FakeTraining:
         self.last = display_step
 
 
-def watch(training, patience):
+def watch(training, patience, restart=None):
     options = {"freq": 10, "patience": patience, "metric": None}
-    return Scripted(training, "", [], options, "the model", None)
+    return Scripted(training, "", [], options, "the model", None, restart)
 
 
 def steps(one, first, last):
@@ -75,15 +74,18 @@ def test_the_minimum_of_a_known_curve_is_kept_and_patience_ends_the_training():
 
 
 @pytest.mark.parametrize("interrupted", [10, 35, 55, 70])
-def test_a_restart_goes_on_as_if_nothing_had_happened(interrupted):
+def test_a_restart_goes_on_as_if_nothing_had_happened(tmp_path, interrupted):
     whole = FakeTraining()
     with pytest.raises(StopTraining):
         steps(watch(whole, patience=4), 1, 90)
     first = FakeTraining()
     steps(watch(first, patience=4), 1, interrupted)
-    second = FakeTraining(first.notes, interrupted)
+    checkpoint = tmp_path / "model.ckpt.pt"
+    state = {"_extra_state": {"model_params": {}, "train_infos": first.notes}}
+    torch.save({"model": state}, checkpoint)
+    second = FakeTraining(restarted=True)
     with pytest.raises(StopTraining):
-        steps(watch(second, patience=4), interrupted + 1, 90)
+        steps(watch(second, patience=4, restart=checkpoint), interrupted, 90)  # once more
     assert second.notes == whole.notes
     assert first.published + second.published == whole.published
     assert second.last == whole.last
@@ -161,6 +163,31 @@ def test_a_restart_has_the_state_and_the_rates(run):
     assert float(rows[-6][column]) == pytest.approx(0.01 * notes["factor"])
     assert notes["factor"] < 1 or notes["step"] == 6
     assert "Validation of the model on" in log
+
+
+def test_a_restart_of_a_training_that_ended_early(tmp_path):
+    """The best is still the best, and the look at the checkpoint's step counts once."""
+    from tests.helpers.dp import Dp
+
+    config = single_input()
+    config["loss"]["validation"] = {"freq": 1, "patience": 1}
+    config["learning_rate"] = {"type": "exp", "start_lr": 0.3, "stop_lr": 0.3}
+    config["training"] |= {"numb_steps": 40, "save_freq": 50}
+    dp = Dp(tmp_path)
+    assert "Training ended early" in dp.train(config)
+    before = pd.read_csv(tmp_path / "validation.csv").set_index("step")["rmse"]
+    last = before.index[-1]
+    log = dp.train(config, "--restart", f"model.ckpt-{last}.pt")
+    assert "had ended early" in log
+    table = pd.read_csv(tmp_path / "validation.csv").set_index("step")["rmse"]
+    pd.testing.assert_series_equal(table.loc[:last], before)
+    record = json.loads((tmp_path / "selection.json").read_text())
+    assert record["best"] == f"best.ckpt-{table.idxmin()}.pt"
+    assert table[record_step(record)] <= before.min()
+
+
+def record_step(record):
+    return int(record["best"].split("-")[1].split(".")[0])
 
 
 BRANCH = {"name": "", "where": "the model", "data": {"validation_data": {"systems": ["valid"]}}}
