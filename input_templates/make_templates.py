@@ -82,7 +82,7 @@ JMP_DATA = {
     "ANI-1x": 2_000_000,
     "Transition-1x": 10_000_000,
 }
-SMALL_JMP_DATA = {"QM7-X": 2_250, "SPICE": 605, "MPtrj": 900, "Alexandria": 900}
+SMALL_JMP_DATA = {"QM7-X": 2_250, "SPICE": 605, "MPtrj": 900, "MPF-TP": 962}
 #: Templates of a small network for crystals: a number, and a class.
 SMALL_CRYSTALS = {"crystals": "matbench/dielectric", "classes": "matbench/mp_is_metal"}
 
@@ -337,9 +337,15 @@ def templates() -> dict[Path, str]:
     texts[Path("jmp_pretrain.json")] = json_text(joint(published(), JMP_DATA, 2_000_000, 3e-4))
     texts[Path("jmp_finetune.json")] = json_text(joint_finetuning(published(), QM9_GAP, 100_000))
     texts[Path("small") / "jmp_pretrain.json"] = json_text(
-        joint(laptop_crystals(), SMALL_JMP_DATA, 400, 2e-3)
+        joint(wide_angles(laptop_crystals()), SMALL_JMP_DATA, 1000, 2e-3)
     )
     return texts
+
+
+def wide_angles(size: Size) -> Size:
+    """Return a network that holds the neighbours of hot and compressed crystals, too."""
+    repflow = {**size.descriptor["repflow"], "e_sel": 400, "a_sel": 80, "sel_reduce_factor": 20.0}
+    return replace(size, descriptor={**size.descriptor, "repflow": repflow})
 
 
 def joint(size: Size, branches: dict[str, int], steps: int, rate: float) -> dict[str, Any]:

@@ -42,6 +42,7 @@ def check_checkpoint(path: Path, branches: list[Branch], findings: Findings, opt
         return
     for branch in branches:
         findings.attempt(_check_head, branch, model_params, path)
+        findings.attempt(_check_preset_bias, branch, findings)
     if branches:
         findings.attempt(_check_lists, branches[0], model_params, path)
 
@@ -88,6 +89,24 @@ def _check_head(branch: Branch, model_params: dict[str, Any], path: Path) -> Non
         )
     source = pretrained.get(names[head] or head, pretrained.get(head, {}))
     _check_same_case_embedding(branch, head, source, path)
+
+
+def _check_preset_bias(branch: Branch, findings: Findings) -> None:
+    """Check that no given energies come on top of those of an inherited head.
+
+    deepmd-kit fits to the data what an inherited head leaves of them, takes ``preset_out_bias`` for
+    the result of that fit, and adds it to what the head has.
+    """
+    if not branch.model.get("preset_out_bias"):
+        return
+    text = (
+        f"{branch.where}: preset_out_bias would be added to the energies that an inherited head "
+        "has already; deepmd-kit shifts those to the data by itself: take preset_out_bias out"
+    )
+    if branch.model.get("finetune_head", "RANDOM") != "RANDOM":
+        raise UserError(text)
+    if not branch.name:
+        findings.warn(f"{text}, unless the head is a new one")
 
 
 def _check_same_case_embedding(

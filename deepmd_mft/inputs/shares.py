@@ -79,5 +79,6 @@ def _by_temperature(train: dict[str, list[Path]], temperature: float) -> dict[st
 
 def shares_by_size(sizes: dict[str, int], temperature: float) -> dict[str, float]:
     """Return shares that go as n^(1/T) with the numbers n of structures (JMP, section 4.2)."""
-    weights = {branch: size ** (1 / temperature) for branch, size in sizes.items()}
+    most = max(sizes.values())  # no power of it is too large
+    weights = {branch: (size / most) ** (1 / temperature) for branch, size in sizes.items()}
     return {branch: round(weight / sum(weights.values()), 6) for branch, weight in weights.items()}

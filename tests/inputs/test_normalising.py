@@ -171,3 +171,17 @@ def test_the_template_has_the_shares_of_jmp():
     shares = list(config["training"]["model_prob"].values())
     sizes = np.sqrt([100, 8, 2, 10])  # millions, JMP's Table 1
     np.testing.assert_allclose(shares, sizes / sizes.sum(), atol=1e-4)
+
+
+def test_given_energies_beside_an_inherited_head(joint, pretrained, capsys):
+    path, name = joint
+    config = json.loads(path.read_text())
+    config["model"]["model_dict"][name]["preset_out_bias"] = {"energy": [1.0, None, 2.0, 3.0, None]}
+    config["model"]["model_dict"][name]["finetune_head"] = name
+    path.write_text(json.dumps(config))
+    assert main(["check", str(path), "--finetune", str(pretrained)]) == 1
+    assert "preset_out_bias would be added to the energies" in capsys.readouterr().out
+    config["model"]["model_dict"][name]["finetune_head"] = "RANDOM"
+    path.write_text(json.dumps(config))
+    main(["check", str(path), "--finetune", str(pretrained)])
+    assert "preset_out_bias" not in capsys.readouterr().out
