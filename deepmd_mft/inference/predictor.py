@@ -172,11 +172,20 @@ class Predictor(Network):
         except RuntimeError as error:
             raise UserError(f"weights do not fit the model of {self.path}: {error}") from None
 
+    @property
+    def variances(self) -> list[Output]:
+        """The outputs of a variance head; none without one."""
+        if not (self.params.get("fitting_net") or {}).get("predict_variance"):
+            return []
+        return [Output(f"{one.name}_variance", one.columns) for one in self.outputs]
+
     def predict(
         self,
         batches: list[Batch],
         advance: Callable[[int], object] | None = None,
         neighbours: NeighbourLists | None = None,
+        *,
+        variances: bool = False,
     ) -> dict[str, np.ndarray]:
         """Predict every structure.
 
@@ -188,6 +197,8 @@ class Predictor(Network):
             Called with the number of structures done, for a progress bar.
         neighbours : NeighbourLists, optional
             Remembers the neighbour lists of the batches; for property models that are not frozen.
+        variances : bool
+            Also those of a variance head, as ``NAME_variance``.
 
         Returns
         -------
@@ -196,7 +207,8 @@ class Predictor(Network):
             of all structures in the order of the set. NaN for what the model does not give.
         """
         places = _Places(batches)
-        found = {o.name: np.full((places.length(o), o.columns), np.nan) for o in self.outputs}
+        outputs = [*self.outputs, *(self.variances if variances else [])]
+        found = {o.name: np.full((places.length(o), o.columns), np.nan) for o in outputs}
         model = self.model
         if places.natoms.sum() >= MANY_ATOMS:
             model = self._quicker
@@ -212,7 +224,7 @@ class Predictor(Network):
         remembering = neighbours.kept() if neighbours is not None else nullcontext()
         with remembering:
             for batch, result in zip(batches, self.each(batches, forward), strict=True):
-                for output in self.outputs:
+                for output in outputs:
                     if output.name in result:
                         values = result[output.name].reshape(-1, output.columns)
                         found[output.name][places.of(batch, output)] = values

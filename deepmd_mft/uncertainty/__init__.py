@@ -1,0 +1,1 @@
+"""How far each prediction can be believed: estimates, their calibration, and scores of both."""

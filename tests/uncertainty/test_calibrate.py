@@ -1,0 +1,120 @@
+"""Estimates and their calibration, on numbers whose answer is known."""
+
+import numpy as np
+import pytest
+from scipy import sparse
+from scipy.stats import binom
+
+from deepmd_mft.errors import UserError
+from deepmd_mft.structures.structure_set import StructureSet
+from deepmd_mft.uncertainty.calibrate import (
+    INTERVALS,
+    Calibration,
+    calibrate,
+    check_apart,
+    conformal_quantile,
+)
+from deepmd_mft.uncertainty.estimate import DISTANCES, STDS, Looked, laplace, nearest, usable_stds
+from tests.helpers.dp import DATA
+
+
+def looked(n, seed, models=2, width=4, shift=0.0):
+    rng = np.random.default_rng(seed)
+    latent = [rng.normal(size=(n, width)) + shift for _ in range(models)]
+    truth = latent[0] @ np.arange(1.0, width + 1)
+    predictions = truth + rng.normal(size=(models, n)) * (1 + np.abs(latent[0][:, 0]))
+    prints = sparse.csr_matrix(np.abs(latent[0]))
+    return Looked(predictions[:, :, None], None, latent, latent, prints), truth[:, None]
+
+
+@pytest.fixture
+def made():
+    train, _ = looked(60, 1)
+    valid, label = looked(40, 2)
+    record = {"coverage": 0.9, "seed": 0, "models": [{"path": "a", "weights_sha256": "1"}]}
+    return calibrate(train, [f"t{i}" for i in range(60)], valid, label, record)
+
+
+@pytest.mark.parametrize("kind", ["absolute", "normalised"])
+def test_conformal_coverage_over_200_splits(kind):
+    rng = np.random.default_rng(0)
+    calibration, new, inside = 99, 50, []
+    for _ in range(200):
+        std = rng.uniform(0.5, 3, size=(calibration + new, 1))
+        error = std * rng.standard_t(3, size=std.shape)
+        half = INTERVALS[kind](error[:calibration], std[:calibration], 0.9)
+        ends = half * (1 if kind == "absolute" else std[calibration:])
+        # One structure a split: what several of one split do is not independent.
+        inside.append(bool((np.abs(error[calibration:]) <= ends)[0, 0]))
+    low, high = binom.interval(0.999, 200, 0.9)
+    assert low <= sum(inside) <= high
+
+
+def test_conformal_quantile_is_the_rank_of_the_papers():
+    scores = np.arange(1.0, 20.0)[:, None]  # 19 scores: the 18th of 20 places is rank 18
+    assert conformal_quantile(scores, 0.9) == 18
+    assert conformal_quantile(scores[:9], 0.9) == 9
+    with pytest.raises(UserError, match=r"^8 validation structures .* give 9 or more"):
+        conformal_quantile(scores[:8], 0.9)
+
+
+def test_laplace_is_the_variance_of_the_gaussian_process():
+    rng = np.random.default_rng(3)
+    train, new, ridge = rng.normal(size=(30, 5)), rng.normal(size=(7, 5)), 0.3
+    kernel = train @ train.T / ridge
+    cross = new @ train.T / ridge
+    gained = np.linalg.solve(kernel + np.eye(30), cross.T)
+    expected = np.diag(new @ new.T / ridge - cross @ gained)
+    np.testing.assert_allclose(laplace(new, train.T @ train, ridge), expected, rtol=1e-9)
+
+
+def test_ensemble_of_two_and_of_one(made):
+    two, _ = looked(5, 4)
+    np.testing.assert_allclose(STDS["ensemble"](two, None), two.predictions.std(0, ddof=1))
+    one, _ = looked(5, 4, models=1)
+    assert usable_stds(one, has_reference=True) == ["llpr"]
+    del made.scales["ensemble"]
+    with pytest.raises(UserError, match="an ensemble needs two models or more"):
+        made.std(one, "ensemble")
+
+
+def test_z_scaled_std_has_the_rms_of_the_errors(made):
+    valid, label = looked(40, 2)
+    for name in ("ensemble", "llpr"):
+        z = (valid.mean - label) / made.std(valid, name)
+        assert np.mean(z**2) == pytest.approx(1)
+        low, high = made.interval(valid, name, "normalised")
+        assert np.mean((label >= low) & (label <= high)) == pytest.approx(37 / 40)
+
+
+def test_distances_are_larger_outside_and_nearest_is_itself(made):
+    inside, _ = looked(30, 5)
+    outside, _ = looked(30, 6, shift=5.0)
+    for distance in DISTANCES.values():
+        assert distance(outside, made.reference).mean() > distance(inside, made.reference).mean()
+    train, _ = looked(60, 1)
+    assert nearest(train, made.reference) == [f"t{i}" for i in range(60)]
+
+
+def test_file_gives_the_same_and_knows_its_models(made, tmp_path):
+    made.save(tmp_path / "c.npz")
+    back = Calibration.load(tmp_path / "c.npz", ["1"])
+    new, _ = looked(9, 7)
+    for name in made.scales:
+        np.testing.assert_array_equal(back.std(new, name), made.std(new, name))
+    with pytest.raises(UserError, match="calibration of other models"):
+        Calibration.load(tmp_path / "c.npz", ["2"])
+    (tmp_path / "bad.npz").write_bytes(b"nothing")
+    with pytest.raises(UserError, match="no calibration"):
+        Calibration.load(tmp_path / "bad.npz", ["1"])
+    np.savez(tmp_path / "other.npz", a=np.zeros(3))
+    with pytest.raises(UserError, match="no calibration"):
+        Calibration.load(tmp_path / "other.npz", ["1"])
+
+
+def test_calibration_set_is_neither_training_nor_test():
+    valid = StructureSet("valid", [DATA / "valid"], most=20)
+    with pytest.raises(UserError, match="is a test set"):
+        check_apart(valid, StructureSet("ood", [DATA / "ood_test"]))
+    with pytest.raises(UserError, match="are in the training set"):
+        check_apart(StructureSet("train", [DATA / "valid"]), StructureSet("v", [DATA / "valid"]))

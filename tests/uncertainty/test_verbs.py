@@ -1,0 +1,91 @@
+"""``dp-mft calibrate`` and ``dp-mft predict`` on a trained model, frozen or not."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from ase import Atoms
+from ase.io import write
+
+from deepmd_mft.cli.main import main
+from deepmd_mft.structures.structure_set import StructureSet
+from tests.helpers.dp import DATA
+
+
+@pytest.fixture(scope="module")
+def calibrated(mft_run, tmp_path_factory):
+    path = tmp_path_factory.mktemp("calibration") / "c.npz"
+    models = [str(mft_run / "model.ckpt-3.pt"), str(mft_run / "model.ckpt-6.pt")]
+    for out, given in ((path, models), (path.with_name("one.npz"), models[1:])):
+        sets = ["--train", str(DATA / "train"), "--valid", str(DATA / "valid")]
+        assert main(["calibrate", *given, *sets, "-o", str(out)]) == 0
+    return path
+
+
+@pytest.fixture(scope="module")
+def molecules(tmp_path_factory):
+    path = tmp_path_factory.mktemp("molecules") / "some.extxyz"
+    some = StructureSet("some", [DATA / "ood_test"], most=6)
+    write(path, [one.atoms() for one in some])
+    return path
+
+
+def predict(*words):
+    assert main(["predict", *map(str, words)]) == 0
+    return pd.read_csv(words[-1])
+
+
+def test_frozen_model_has_the_intervals_of_its_checkpoint(mft_run, calibrated, molecules, tmp_path):
+    kept = calibrated.with_name("one.npz")
+    found = [
+        predict(mft_run / name, "--on", molecules, "--calibration", kept, "-o", tmp_path / name)
+        for name in ("model.ckpt-6.pt", "property.pth")
+    ]
+    assert list(found[0]) == [
+        "id",
+        "gap",
+        "gap_std",
+        "gap_low",
+        "gap_high",
+        "ood_score",
+        "nearest_training_structure",
+    ]
+    pd.testing.assert_frame_equal(*found, rtol=1e-5)
+    assert (found[0]["gap_low"] < found[0]["gap"]).all()
+
+
+def test_order_of_atoms_does_not_matter(mft_run, calibrated, molecules, tmp_path):
+    models = [mft_run / "model.ckpt-3.pt", mft_run / "model.ckpt-6.pt"]
+    rng = np.random.default_rng(0)
+    some = [one.atoms() for one in StructureSet("some", [molecules])]
+    write(tmp_path / "mixed.extxyz", [one[rng.permutation(len(one))] for one in some])
+    for ood in ("mahalanobis", "knn", "structural"):
+        words = ["--calibration", calibrated, "--ood", ood, "-o"]
+        first = predict(*models, "--on", molecules, *words, tmp_path / f"a-{ood}.csv")
+        second = predict(
+            *models, "--on", tmp_path / "mixed.extxyz", *words, tmp_path / f"b-{ood}.csv"
+        )
+        pd.testing.assert_frame_equal(
+            first.drop(columns="id"), second.drop(columns="id"), rtol=1e-5, atol=1e-7
+        )
+
+
+def test_what_a_user_gets_wrong(mft_run, calibrated, molecules, tmp_path, capsys):
+    model, out = str(mft_run / "model.ckpt-6.pt"), ["-o", str(tmp_path / "p.csv")]
+    write(tmp_path / "s.extxyz", Atoms("SH2", positions=[[0, 0, 0], [1.3, 0, 0], [0, 1.3, 0]]))
+    on = ["--on", str(molecules)]
+    sets = ["--train", str(DATA / "train"), "--valid"]
+    cases = {
+        "has S, which the model's type_map": ["predict", model, "--on", str(tmp_path / "s.extxyz")],
+        "calibration of other models": ["predict", model, *on, "--calibration", str(calibrated)],
+        "needs two models or more": ["predict", model, *on, "--std", "ensemble"],
+        "are the same model": ["predict", model, model, *on],
+        "predict_variance": ["predict", model, *on, "--std", "variance"],
+        "energies and forces": ["predict", model, *on, "--head", "GFN2"],
+        "is a test set": ["calibrate", model, *sets, str(DATA / "id_test")],
+        "are in the training set": ["calibrate", model, *sets, str(DATA / "train")],
+        "does not exist": ["predict", model, *on, "--calibration", str(tmp_path / "no.npz")],
+    }
+    for message, words in cases.items():
+        assert main([*words, *out]) == 1, message
+        assert message in capsys.readouterr().err
+        assert not (tmp_path / "p.csv").exists()
