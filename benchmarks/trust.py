@@ -12,13 +12,14 @@ import argparse
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from deepmd_mft.structures.structure_set import StructureSet
 from deepmd_mft.uncertainty.score import SCORES, auroc, coverage, width
 
-DISTANCES = ("mahalanobis", "knn", "structural")
+STDS = ("ensemble", "llpr")
 
 
 def dp_mft(*words: object) -> None:
@@ -26,49 +27,40 @@ def dp_mft(*words: object) -> None:
     subprocess.run([sys.executable, "-m", "deepmd_mft", *map(str, words)], check=True)
 
 
-def predictions(
-    models: list[str], kept: Path, where: Path, std: str, interval: str, ood: str, out: Path
-) -> pd.DataFrame:
+def predictions(models: list[str], kept: Path, where: Path, std: str, out: Path) -> pd.DataFrame:
     """Return the table of `dp-mft predict`."""
-    choice = ["--std", std, "--interval", interval, "--ood", ood]
-    dp_mft("predict", *models, "--on", where, "--calibration", kept, *choice, "-o", out)
+    dp_mft("predict", *models, "--on", where, "--calibration", kept, "--std", std, "-o", out)
     return pd.read_csv(out)
 
 
-def table(name: str, models: list[str], args: argparse.Namespace) -> tuple[list[dict], list[dict]]:
+def table(
+    name: str, models: list[str], args: argparse.Namespace
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Return scores of each standard deviation and set, and AUROC of each score."""
     folder = args.out / name
     folder.mkdir(parents=True)
     kept = folder / "calibration.npz"
     dp_mft("calibrate", *models, "--train", args.train, "--valid", args.valid, "-o", kept)
-    rows, told = [], []
-    labels = {
-        part: StructureSet(part, [path]).label(args.label)
-        for part, path in (("ID", args.id), ("OOD", args.ood))
-    }
-    scores: dict[str, dict[str, pd.Series]] = {}
-    # Three pairs are enough for all: columns of std, interval and distance do not depend on others.
-    pairs = [("ensemble", "absolute"), ("ensemble", "normalised"), ("llpr", "normalised")]
-    for (std, interval), ood in zip(pairs, DISTANCES, strict=True):
+    rows = []
+    scores: dict[str, list[pd.Series]] = {}
+    for std in STDS:
         for part, where in (("ID", args.id), ("OOD", args.ood)):
-            out = folder / f"{part}-{std}-{interval}.csv"
-            found = predictions(models, kept, where, std, interval, ood, out)
-            label, key = labels[part], args.label
+            found = predictions(models, kept, where, std, folder / f"{part}-{std}.csv")
+            label, key = StructureSet(part, [where]).label(args.label), args.label
             low, high = found[f"{key}_low"].to_numpy(), found[f"{key}_high"].to_numpy()
             error, sigma = found[key].to_numpy() - label, found[f"{key}_std"].to_numpy()
-            measured = {name: score(error, sigma) for name, score in SCORES.items()}
-            cover = {"coverage": coverage(label, low, high), "width": width(low, high)}
-            rmse = {"n": len(label), "rmse": float((error**2).mean() ** 0.5)}
-            rows.append(
-                {"models": name, "std": std, "interval": interval, "set": part}
-                | rmse
-                | cover
-                | measured
-            )
-            scores.setdefault(std, {})[part] = found[f"{key}_std"]
-            scores.setdefault(ood, {})[part] = found["ood_score"]
-    for score, parts in scores.items():
-        told.append({"models": name, "score": score, "auroc": auroc(parts["ID"], parts["OOD"])})
+            row = {"models": name, "std": std, "set": part, "n": len(label)}
+            row |= {"rmse": float((error**2).mean() ** 0.5)}
+            row |= {"coverage": coverage(label, low, high), "width": width(low, high)}
+            rows.append(row | {one: score(error, sigma) for one, score in SCORES.items()})
+            scores.setdefault(std, []).append(found[f"{key}_std"])
+            if std == STDS[0]:
+                for column in found.filter(like="ood_"):
+                    scores.setdefault(column, []).append(found[column])
+    told = [
+        {"models": name, "score": score, "auroc": auroc(inside, outside)}
+        for score, (inside, outside) in scores.items()
+    ]
     return rows, told
 
 
@@ -80,7 +72,8 @@ def main() -> None:
         parser.add_argument(name, type=Path, required=True)
     parser.add_argument("--label", required=True)
     args = parser.parse_args()
-    rows, told = [], []
+    rows: list[dict[str, Any]] = []
+    told: list[dict[str, Any]] = []
     for text in args.ensemble:
         name, _, models = text.partition("=")
         more, which = table(name, models.split(","), args)

@@ -50,12 +50,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="normalised",
         help="split conformal of the error or of error/std, or a multiple of std: normalised",
     )
-    parser.add_argument(
-        "--ood",
-        choices=("mahalanobis", "knn", "structural"),
-        default="mahalanobis",
-        help="which distance from the training set is the OOD score: mahalanobis",
-    )
     parser.add_argument("--head", help="branch of multi-task checkpoints")
     parser.add_argument(
         "-o",
@@ -123,6 +117,7 @@ def _table(
         elif std is not None:
             found[f"{column}_std"] = STDS[std](looked, None)[:, number]
     if kept is not None:
-        found["ood_score"] = DISTANCES[args.ood](looked, kept.reference)
+        for name, distance in DISTANCES.items():
+            found[f"ood_{name}"] = distance(looked, kept.reference)
         found["nearest_training_structure"] = nearest(looked, kept.reference)
     return pd.DataFrame(found)
