@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import argparse
 
+    import pandas as pd
+
     from deepmd_mft.checkpoints.model_file import ModelFile
     from deepmd_mft.structures.structure_set import StructureSet
 
@@ -38,6 +40,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--head", help="branch of multi-task checkpoints; by default the main property's"
     )
     parser.add_argument(
+        "--calibration",
+        type=Path,
+        metavar="FILE",
+        help="of `dp-mft calibrate` for these models, as one ensemble: also score intervals, "
+        "standard deviations and distances (trust.csv, telling.csv, sparsification.csv)",
+    )
+    parser.add_argument(
         "-o", "--out", type=Path, default=Path("evaluation"), help="folder to write: evaluation"
     )
     parser.add_argument(
@@ -52,24 +61,52 @@ def run(args: argparse.Namespace) -> int:
     from deepmd_mft.checkpoints.model_file import ModelFile  # noqa: PLC0415
     from deepmd_mft.evaluation.folds import find_folds  # noqa: PLC0415
     from deepmd_mft.evaluation.tables import evaluate, text_table  # noqa: PLC0415
+    from deepmd_mft.files.checksums import file_checksum  # noqa: PLC0415
     from deepmd_mft.files.staging import staged_folder  # noqa: PLC0415
+    from deepmd_mft.uncertainty.tables import write_tables  # noqa: PLC0415
 
     models = [ModelFile.parse(text, args.head) for text in args.models]
     sets = _sets_of_each(models, args, find_folds(args.split))
     read = [file.path for file in models]
     read += [folder for part in sets for one in part for folder in one.folders]
+    read += [args.calibration] if args.calibration else []
     with staged_folder(args.out, "evaluate", read, overwrite=args.overwrite) as folder:
         found = evaluate(models, sets, progress=not args.quiet and sys.stderr.isatty())
+        if args.calibration:
+            trust = _trust(models, sets, args.calibration)
+            found.record["calibration"] = {
+                "path": str(args.calibration),
+                "sha256": file_checksum(args.calibration),
+            }
+            write_tables(trust, folder)
         found.write(folder, table_format=args.format)
     if not args.quiet:
         print(text_table(found.metrics))
         if found.has_seeds:
             print("\nMean and standard deviation over files of one name:")
             print(found.seeds().dropna(axis=1, how="all").to_string(index=False))
+        for table in ("trust", "telling") if args.calibration else ():
+            if table in trust:
+                print(f"\n{trust[table].to_string(index=False)}")
         print(f"\nPredictions, groups and intervals are in {args.out}")
     for note in found.notes:
         print(f"dp-mft evaluate: {note}", file=sys.stderr)
     return 1 if found.has_nan else 0
+
+
+def _trust(
+    models: list[ModelFile], sets: list[list[StructureSet]], path: Path
+) -> dict[str, pd.DataFrame]:
+    """Return the tables of scores of the ensemble of all models."""
+    from deepmd_mft.errors import UserError  # noqa: PLC0415
+    from deepmd_mft.uncertainty.calibrate import Calibration  # noqa: PLC0415
+    from deepmd_mft.uncertainty.models import Ensemble  # noqa: PLC0415
+    from deepmd_mft.uncertainty.tables import trust_tables  # noqa: PLC0415
+
+    if any(one is not sets[0] for one in sets):
+        raise UserError("--calibration is of one split; give the models and the folder of one fold")
+    ensemble = Ensemble(models)
+    return trust_tables(ensemble, Calibration.load(path, ensemble.checksums), sets[0])
 
 
 def _sets_of_each(

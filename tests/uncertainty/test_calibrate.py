@@ -15,6 +15,7 @@ from deepmd_mft.uncertainty.calibrate import (
     conformal_quantile,
 )
 from deepmd_mft.uncertainty.estimate import DISTANCES, STDS, Looked, laplace, nearest, usable_stds
+from deepmd_mft.uncertainty.tables import score_table, sparsification_table, telling_table
 from tests.helpers.dp import DATA
 
 
@@ -31,7 +32,12 @@ def looked(n, seed, models=2, width=4, shift=0.0):
 def made():
     train, _ = looked(60, 1)
     valid, label = looked(40, 2)
-    record = {"coverage": 0.9, "seed": 0, "models": [{"path": "a", "weights_sha256": "1"}]}
+    record = {
+        "coverage": 0.9,
+        "seed": 0,
+        "columns": ["gap"],
+        "models": [{"path": "a", "weights_sha256": "1"}],
+    }
     return calibrate(train, [f"t{i}" for i in range(60)], valid, label, record)
 
 
@@ -118,3 +124,23 @@ def test_calibration_set_is_neither_training_nor_test():
         check_apart(valid, StructureSet("ood", [DATA / "ood_test"]))
     with pytest.raises(UserError, match="are in the training set"):
         check_apart(StructureSet("train", [DATA / "valid"]), StructureSet("v", [DATA / "valid"]))
+
+
+def test_tables_of_scores(made):
+    inside, label = looked(50, 8)
+    outside, _ = looked(50, 9, shift=5.0)
+    label[:10] = np.nan
+    table = score_table(made, inside, label)
+    assert table["std"].tolist() == ["ensemble", "llpr"]
+    assert (table["structures"] == 40).all()
+    low, high = made.interval(inside, "llpr", "absolute")
+    within = (label >= low) & (label <= high)
+    assert table["coverage_absolute"].iloc[1] == pytest.approx(within[10:].mean())
+    told = telling_table(made, inside, outside).set_index("score")["auroc"]
+    assert list(told.index) == ["mahalanobis", "knn", "structural", "ensemble", "llpr"]
+    assert told["knn"] > 0.9
+    same = telling_table(made, inside, inside)["auroc"]
+    np.testing.assert_allclose(same, 0.5)
+    curve = sparsification_table(made, inside, label)
+    rmse = np.sqrt(np.nanmean((inside.mean - label) ** 2))
+    np.testing.assert_allclose(curve.loc[curve["taken"] == 0, "rmse"], rmse)

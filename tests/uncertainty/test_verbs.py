@@ -68,6 +68,24 @@ def test_order_of_atoms_does_not_matter(mft_run, calibrated, molecules, tmp_path
     pd.testing.assert_frame_equal(first, second, rtol=1e-5, atol=1e-7)
 
 
+def test_evaluate_scores_what_predict_writes(mft_run, calibrated, tmp_path, capsys):
+    models = [str(mft_run / "model.ckpt-3.pt"), str(mft_run / "model.ckpt-6.pt")]
+    for name in ("id_test", "ood_test"):
+        part = StructureSet(name, [DATA / name])
+        part.write_part(np.arange(15), tmp_path / "split" / name)
+    words = ["--split", str(tmp_path / "split"), "--calibration", str(calibrated)]
+    assert main(["evaluate", *models, *words, "-o", str(tmp_path / "out")]) == 0
+    assert "mahalanobis" in capsys.readouterr().out
+    table = pd.read_csv(tmp_path / "out" / "trust.csv").set_index(["set", "std"])
+    assert set(pd.read_csv(tmp_path / "out" / "telling.csv")["set"]) == {"ood_test"}
+    on = tmp_path / "split" / "ood_test"
+    own = predict(*models, "--on", on, "--calibration", calibrated, "-o", tmp_path / "own.csv")
+    width = table.loc[("ood_test", "ensemble"), "width_normalised"]
+    assert (own["gap_high"] - own["gap_low"]).mean() == pytest.approx(width, rel=1e-5)
+    assert main(["evaluate", models[0], *words, "-o", str(tmp_path / "no")]) == 1
+    assert "calibration of other models" in capsys.readouterr().err
+
+
 def test_what_a_user_gets_wrong(mft_run, calibrated, molecules, tmp_path, capsys):
     model, out = str(mft_run / "model.ckpt-6.pt"), ["-o", str(tmp_path / "p.csv")]
     write(tmp_path / "s.extxyz", Atoms("SH2", positions=[[0, 0, 0], [1.3, 0, 0], [0, 1.3, 0]]))
