@@ -20,8 +20,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         type=Path,
         metavar="STRUCTURES",
-        help="sets of deepmd systems, LMDBs, files that ase reads, tables of SMILES; their labels "
-        "do not matter",
+        help="sets of deepmd systems, LMDBs, structure files, tables of SMILES and whatever else "
+        "dp-mft convert reads; their labels do not matter",
     )
     add("-o", "--out", type=Path, required=True, metavar="DIR", help="folder to write")
     add(
@@ -81,8 +81,9 @@ def run(args: argparse.Namespace) -> int:
         jobs=args.jobs,
     )
     progress = not args.quiet and sys.stderr.isatty()
-    for name, summary in replay(
-        wanted, args.out, overwrite=args.overwrite, progress=progress
-    ).items():
+    made = replay(wanted, args.out, overwrite=args.overwrite, progress=progress)
+    for line in made.unread.skipped:
+        print(f"not read      {line}")
+    for name, summary in made.sets.items():
         print(f"{args.out / name}\n{summary.text()}")
     return 0

@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import signal
 from collections import deque
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field, replace
 from functools import partial
+from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,6 +34,7 @@ from deepmd_mft.files.cache import remembered
 from deepmd_mft.files.records import write_record
 from deepmd_mft.files.staging import staged_folder
 from deepmd_mft.files.versions import package_versions
+from deepmd_mft.structures.elements import symbol
 from deepmd_mft.structures.structure import Structure
 from deepmd_mft.structures.structure_set import StructureSet
 
@@ -40,11 +45,13 @@ if TYPE_CHECKING:
     from deepmd_mft.checkpoints.model_file import ModelFile
     from deepmd_mft.data.teachers import Teacher
 
-__all__ = ["Pool", "Replay", "read_pool", "replay"]
+#: In eV per atom. Crystals at the pressures of the earth's core have less than 50; xTB at times
+#: converges to nonsense of thousands, where symmetry hides it from the forces.
+MAX_VIRIAL = 200.0
+#: Of labels in the cache; raise it when a teacher labels otherwise than before.
+_KEPT = 2
 
-TABLES = (".csv", ".csv.gz", ".parquet", ".smi")
-#: Structures that a process labels before they are kept.
-_PIECE = 100
+__all__ = ["Pool", "Replay", "labelled", "read_pool", "replay"]
 
 
 @dataclass
@@ -61,7 +68,7 @@ class Pool:
     charges : list of float
         Total charges; 0 where a source does not state any.
     skipped : list of Skipped
-        What a table had and no structure was made of.
+        What a file had and no structure was made of.
     """
 
     structures: list[Structure] = field(default_factory=list)
@@ -157,9 +164,27 @@ class Replay:
             raise UserError("--rattle and --strain are of copies; give --copies N")
         if len(set(self.teachers)) < len(self.teachers):
             raise UserError(f"--teacher {' '.join(self.teachers)}: one is named twice")
+        if len({path.resolve() for path in self.sources}) < len(self.sources):
+            raise UserError(f"{', '.join(map(str, self.sources))}: one is named twice")
 
 
-def replay(wanted: Replay, out: Path, *, overwrite: bool, progress: bool) -> dict[str, Summary]:
+@dataclass
+class Made:
+    """What was made.
+
+    Parameters
+    ----------
+    sets : dict of str to Summary
+        By folder below the output.
+    unread : Summary
+        What the sources had and no structure was made of.
+    """
+
+    sets: dict[str, Summary]
+    unread: Summary
+
+
+def replay(wanted: Replay, out: Path, *, overwrite: bool, progress: bool) -> Made:
     """Choose, copy, label and write ``train`` and ``valid``.
 
     Parameters
@@ -175,8 +200,7 @@ def replay(wanted: Replay, out: Path, *, overwrite: bool, progress: bool) -> dic
 
     Returns
     -------
-    dict of str to Summary
-        By folder below ``out``.
+    Made
 
     Raises
     ------
@@ -197,12 +221,18 @@ def replay(wanted: Replay, out: Path, *, overwrite: bool, progress: bool) -> dic
     ) as folder:
         pool = read_pool(wanted.sources, wanted.jobs)
         found = len(pool)
+        unread = Summary({})
+        for skipped in pool.skipped:
+            unread.skip(skipped)
+        for teacher in teachers:
+            require_elements(pool, teacher.elements, wanted.checkpoint)
         if wanted.number is not None:
-            pool = diverse(pool, wanted)
+            pool = diverse(pool, wanted, progress=progress)
         chosen = len(pool)
         pool = with_copies(pool, wanted)
         held = held_back(pool, wanted)
         drawn = {
+            "unread": unread.as_dict()["skipped"],
             "structures": found,
             "chosen": chosen,
             "frames": len(pool),
@@ -213,7 +243,7 @@ def replay(wanted: Replay, out: Path, *, overwrite: bool, progress: bool) -> dic
         }
         summaries: dict[str, Summary] = {}
         for teacher in teachers:
-            labels = labelled(pool, teacher, wanted, progress=progress)
+            labels = labelled(pool, teacher, wanted.jobs, progress=progress)
             place = teacher.name if len(teachers) > 1 else ""
             for part, rows in (("train", np.flatnonzero(~held)), ("valid", np.flatnonzero(held))):
                 where = f"{place}/{part}".lstrip("/")
@@ -229,7 +259,7 @@ def replay(wanted: Replay, out: Path, *, overwrite: bool, progress: bool) -> dic
             "versions": package_versions(),
         }
         write_record(folder, "replay", record)
-    return summaries
+    return Made(summaries, unread)
 
 
 def read_pool(sources: Sequence[Path], jobs: int = 1) -> Pool:
@@ -238,8 +268,8 @@ def read_pool(sources: Sequence[Path], jobs: int = 1) -> Pool:
     Parameters
     ----------
     sources : sequence of Path
-        Sets, LMDBs, files that ase reads; tables of SMILES (``.csv``, ``.csv.gz``, ``.parquet``),
-        whose geometries RDKit makes.
+        Sets and LMDBs; files of any kind that ``dp-mft convert`` reads, which know charges. RDKit
+        makes the geometries of a table of SMILES.
     jobs : int
         Processes for these.
 
@@ -250,42 +280,72 @@ def read_pool(sources: Sequence[Path], jobs: int = 1) -> Pool:
     """
     pool = Pool()
     for source in sources:
-        if source.is_file() and source.name.lower().endswith(TABLES):
-            _read_table(pool, source, jobs)
-            continue
-        data = StructureSet(source.name, [source])
-        groups = data.groups
-        for structure, name, group in zip(data, data.ids, groups, strict=True):
-            pool.add(structure, name, group)
+        rows = list(_read(source, pool.skipped, jobs))
+        taken = set(pool.ids)
+        doubled = any(name in taken for _, name, _, _ in rows)  # files of one name in two folders
+        for structure, name, group, charge in rows:
+            pool.add(structure, f"{source}:{name}" if doubled else name, group, charge)
     if not len(pool):
         reasons = "".join(f"; {one.id}: {one.reason}" for one in pool.skipped[:3])
         raise UserError(f"{', '.join(map(str, sources))}: no structures in it{reasons}")
     return pool
 
 
-def _read_table(pool: Pool, path: Path, jobs: int) -> None:
-    source = open_source(path, "table", ReadOptions(jobs=jobs))
-    for item in source.frames:
-        checked = None if isinstance(item, Skipped) else check_frames(item, allow_nan=True)
-        if isinstance(item, Skipped) or checked is None or checked.frames is None:
-            pool.skipped += [item] if isinstance(item, Skipped) else checked.skipped  # type: ignore[union-attr]
+def _read(
+    path: Path, skipped: list[Skipped], jobs: int
+) -> Iterator[tuple[Structure, str, str, float]]:
+    """Yield structure, name, group and charge of everything at a path."""
+    from h5py import is_hdf5  # noqa: PLC0415  (slow to import)
+
+    if not path.is_file() or is_hdf5(path):
+        data = StructureSet(path.name, [path])
+        for structure, name, group in zip(data, data.ids, data.groups, strict=True):
+            yield structure, name, group, 0.0
+        return
+    kind = "table" if path.suffix == ".smi" else "auto"
+    for item in open_source(path, kind, ReadOptions(jobs=jobs)).frames:
+        if isinstance(item, Skipped):
+            skipped.append(item)
             continue
+        checked = check_frames(replace(item, labels={}))  # theirs may be damaged, and do not matter
+        skipped += checked.skipped
         frames = checked.frames
+        if frames is None:
+            continue
         cells = frames.cells if frames.cells is not None else [None] * len(frames)
         for name, coords, cell in zip(frames.ids, frames.coords, cells, strict=True):
-            group = frames.group or frames.smiles
-            pool.add(Structure(frames.numbers, coords, cell), name, group, frames.charge or 0.0)
+            structure = Structure(frames.numbers, coords, cell)
+            yield structure, name, frames.group or frames.smiles, frames.charge or 0.0
 
 
-def diverse(pool: Pool, wanted: Replay) -> Pool:
+def require_elements(pool: Pool, known: list[str] | None, model: ModelFile) -> None:
+    """Raise a UserError if structures have elements that a model lacks."""
+    if known is None:
+        return
+    strange: dict[str, str] = {}
+    for structure, name in zip(pool.structures, pool.ids, strict=True):
+        for element in {symbol(number) for number in structure.numbers.tolist()}.difference(known):
+            strange.setdefault(element, name)
+    if strange:
+        listed = ", ".join(f"{one} ({name})" for one, name in sorted(strange.items())[:5])
+        more = ", ..." if len(strange) > 5 else ""
+        raise UserError(
+            f"{model.path} knows {len(known)} elements, {', '.join(known)}, but there are "
+            f"structures with {listed}{more}; leave them out, or take another checkpoint"
+        )
+
+
+def diverse(pool: Pool, wanted: Replay, *, progress: bool = False) -> Pool:
     """Choose structures that are far from each other in the representation of the checkpoint."""
     from deepmd_mft.inference.predictor import Predictor  # noqa: PLC0415  (slow to import)
     from deepmd_mft.representations.farthest import farthest_points  # noqa: PLC0415
 
     model = wanted.checkpoint
     predictor = Predictor.load(model.path, model.branch)
+    require_elements(pool, predictor.type_map, model)
     batches = predictor.batches(StructureSet.of("pool", pool.structures))
-    features = predictor.represent(batches, "descriptor")
+    with tqdm(total=len(pool), unit=" structures", desc="diversity", disable=not progress) as bar:
+        features = predictor.represent(batches, "descriptor", bar.update)
     return pool.take(np.sort(farthest_points(features, wanted.number or len(pool))))
 
 
@@ -329,28 +389,58 @@ def held_back(pool: Pool, wanted: Replay) -> np.ndarray:
 
 
 def labelled(
-    pool: Pool, teacher: Teacher, wanted: Replay, *, progress: bool
+    pool: Pool, teacher: Teacher, jobs: int = 1, *, progress: bool = False
 ) -> dict[str, np.ndarray]:
     """Label a pool: ``energy``, ``force``, ..., as :meth:`Teacher.label` returns them.
 
-    What takes one structure after the other is divided into pieces among processes, and finished
-    pieces are kept in the cache, so that an interrupted run goes on after the last of them.
+    Finished pieces are kept in the cache, so that an interrupted run goes on after the last of
+    them. A teacher that takes one structure after the other labels several pieces at a time.
+
+    Raises
+    ------
+    UserError
+        If a process dies.
     """
     charges = np.array(pool.charges)
-    if not teacher.alone:
-        return teacher.label(pool.structures, charges)
-    starts = range(0, len(pool), _PIECE)
+    starts = range(0, len(pool), teacher.piece)
+    pieces = [slice(start, start + teacher.piece) for start in starts]
+    work = [(teacher, pool.structures[piece], charges[piece]) for piece in pieces]
+    label = _in_processes(work, jobs) if teacher.alone else (_piece(*one) for one in work)
     done: list[dict[str, np.ndarray]] = []
-    bar = tqdm(total=len(pool), unit=" structures", desc=teacher.name, disable=not progress)
-    with bar, ProcessPoolExecutor(max_workers=wanted.jobs) as workers:
-        waiting: deque[Any] = deque()
-        for start in starts:
-            piece = slice(start, start + _PIECE)
-            waiting.append(workers.submit(_piece, teacher, pool.structures[piece], charges[piece]))
-        while waiting:
-            done.append(waiting.popleft().result())
-            bar.update(len(done[-1][REASON]))
+    with tqdm(total=len(pool), unit=" structures", desc=teacher.name, disable=not progress) as bar:
+        for one in label:
+            done.append(one)
+            bar.update(len(one[REASON]))
     return {name: np.concatenate([one[name] for one in done]) for name in _names(done)}
+
+
+def _in_processes(
+    work: list[tuple[Teacher, list[Structure], np.ndarray]], jobs: int
+) -> Iterator[dict[str, np.ndarray]]:
+    """Yield the labels of pieces, in order."""
+    # Not forked: after a fork torch has no gradients, and OpenMP may wait for threads for ever.
+    context = get_context("spawn")
+    pool = ProcessPoolExecutor(min(jobs, len(work)), context, initializer=_one_thread)
+    try:
+        waiting = deque(pool.submit(_piece, *one) for one in work)
+        while waiting:
+            yield waiting.popleft().result()
+    except BrokenProcessPool:
+        raise UserError(
+            f"a process that labels with {work[0][0].name} has died, of too little memory or of a "
+            "fault in it; what is finished is kept, run again with fewer --jobs"
+        ) from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _one_thread() -> None:
+    """Let a process have one core, and leave a Ctrl-C to its parent."""
+    from threadpoolctl import threadpool_limits  # noqa: PLC0415
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.environ["OMP_NUM_THREADS"] = "1"  # of libraries that are not loaded yet
+    threadpool_limits(1)
 
 
 def _names(pieces: list[dict[str, np.ndarray]]) -> list[str]:
@@ -365,7 +455,8 @@ def _names(pieces: list[dict[str, np.ndarray]]) -> list[str]:
 def _piece(
     teacher: Teacher, structures: list[Structure], charges: np.ndarray
 ) -> dict[str, np.ndarray]:
-    digest = hashlib.sha256(json.dumps([teacher.record, sorted(teacher.units)]).encode())
+    about = [_KEPT, teacher.record, sorted(teacher.units)]
+    digest = hashlib.sha256(json.dumps(about).encode())
     for one in structures:
         for array in one:
             digest.update(b"-" if array is None else np.ascontiguousarray(array).tobytes())
@@ -387,8 +478,6 @@ def _write(
 ) -> Summary:
     """Write some rows of a pool as a set."""
     summary = Summary(teacher.units)
-    for skipped in pool.skipped:
-        summary.skip(skipped)
     folder.parent.mkdir(exist_ok=True)
     with NpyWriter(folder) as writer:
         for item, row in _frames(pool, labels, rows, wanted.max_force):
@@ -421,13 +510,16 @@ def _frames(
     pool: Pool, labels: dict[str, np.ndarray], rows: np.ndarray, max_force: float
 ) -> Iterator[tuple[Frames | Skipped, int]]:
     """Yield the structures with their labels, or why they are left out."""
-    starts = np.cumsum([0, *(len(one.numbers) for one in pool.structures)])
+    sizes = [len(one.numbers) for one in pool.structures]
+    starts = np.cumsum([0, *sizes])
     for row in rows.tolist():
         name, (numbers, positions, cell) = pool.ids[row], pool.structures[row]
         force = labels["force"][starts[row] : starts[row + 1]]
         reason = str(labels[REASON][row])
-        if not reason and np.abs(force).max() > max_force:
+        if not reason and np.linalg.norm(force, axis=1).max() > max_force:
             reason = f"a force above {max_force:g} eV/A"
+        if not reason and np.abs(labels["virial"][row]).max() > MAX_VIRIAL * sizes[row]:
+            reason = f"a virial above {MAX_VIRIAL:g} eV per atom: the teacher fails there"
         if reason:
             yield Skipped(name, reason), row
             continue

@@ -99,6 +99,11 @@ class Summary:
         """Names of the labels seen so far."""
         return list(self._labels)
 
+    @property
+    def skipped(self) -> list[str]:
+        """What was left out, a line for each reason."""
+        return self._skipped.lines()
+
     def as_dict(self) -> dict[str, Any]:
         """Return the numbers, for ``dataset.json``."""
         return {
@@ -143,5 +148,5 @@ class Summary:
             count = "" if few == self.structures else f", in {few:,} structures"
             lines.append(f"  {name:<11} {values} {entry['unit']}{count}")
         lines += [f"  of these    {line}" for line in self._remarks.lines()]
-        lines += [f"  skipped     {line}" for line in self._skipped.lines() or ["nothing"]]
+        lines += [f"  skipped     {line}" for line in self.skipped or ["nothing"]]
         return "\n".join(lines)

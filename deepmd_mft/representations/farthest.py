@@ -27,10 +27,13 @@ def farthest_points(features: np.ndarray, number: int) -> np.ndarray:
     """
     number = min(number, len(features))
     chosen = np.empty(number, dtype=int)
-    nearest = np.linalg.norm(features - features.mean(axis=0), axis=1)
+    # Squared distances up to the square of the chosen point, by one product of matrix and vector.
+    points = features - features.mean(axis=0)
+    squares = np.einsum("ij,ij->i", points, points)
+    nearest = squares.copy()
     for step in range(number):
         chosen[step] = row = int(np.argmax(nearest))
-        distance = np.linalg.norm(features - features[row], axis=1)
+        distance = squares - 2 * (points @ points[row]) + squares[row]
         nearest = distance if step == 0 else np.minimum(nearest, distance)
-        nearest[chosen[: step + 1]] = -1.0  # equal points: each once
+        nearest[row] = -np.inf  # equal points: each once
     return chosen

@@ -31,12 +31,18 @@ class Teacher(ABC):
         What identifies it, for ``dataset.json``: equal records, equal labels.
     alone : bool
         Whether it takes one structure after the other, so that processes are worth it.
+    elements : list of str or None
+        Symbols of all that it knows; None if it says so structure by structure.
+    piece : int
+        How many structures are labelled before their labels are kept.
     """
 
     name: str
     units: dict[str, str]
     record: dict[str, Any]
     alone: bool = True
+    elements: list[str] | None = None
+    piece: int = 100
 
     @abstractmethod
     def label(self, structures: Sequence[Structure], charges: np.ndarray) -> dict[str, np.ndarray]:

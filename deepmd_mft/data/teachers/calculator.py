@@ -19,6 +19,18 @@ if TYPE_CHECKING:
 
 __all__ = ["CalculatorTeacher"]
 
+#: What programs raise where they cannot do a structure.
+_FAILURES = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+
 
 class CalculatorTeacher(Teacher):
     """An ase calculator, made without arguments.
@@ -50,7 +62,7 @@ class CalculatorTeacher(Teacher):
         module, _, name = self.place.partition(":")
         try:
             return getattr(importlib.import_module(module), name)()
-        except (ImportError, AttributeError, TypeError) as error:
+        except (ImportError, *_FAILURES) as error:
             raise UserError(
                 f"--teacher {self.place}: {error}; write MODULE:CLASS of an ase calculator that is "
                 "installed and takes no arguments"
@@ -75,6 +87,7 @@ class CalculatorTeacher(Teacher):
             if one.cell is not None:
                 stress = atoms.get_stress(voigt=False)
                 labels["virial"] = stress_to_virial(stress[None], one.cell[None]).reshape(9)
-        except (RuntimeError, ValueError, KeyError, NotImplementedError) as error:
-            return f"{self.name} fails ({type(error).__name__}: {error})".splitlines()[0]
+        except _FAILURES as error:
+            reason = str(error).splitlines()[:1] or [""]
+            return f"{self.name} fails ({type(error).__name__}: {reason[0]})"
         return labels

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -38,6 +39,7 @@ class CheckpointTeacher(Teacher):
     """
 
     alone = False
+    piece = 2000  # frozen models are prepared for many atoms at a time
     units: dict[str, str] = {}  # noqa: RUF012  (energies and forces only)
 
     def __init__(self, model: ModelFile) -> None:
@@ -54,11 +56,13 @@ class CheckpointTeacher(Teacher):
         if not self.predictor.is_force_field:
             raise UserError(f"{model.path} is no force field; take another teacher")
         self.name = "pretrained"
+        self.elements = self.predictor.type_map
         self.record = {
             "kind": "checkpoint",
             "checkpoint": str(model.path),
             "checkpoint_sha256": file_checksum(model.path),
             "branch": branch,
+            "deepmd-kit": version("deepmd-kit"),
         }
 
     def label(self, structures: Sequence[Structure], charges: np.ndarray) -> dict[str, np.ndarray]:

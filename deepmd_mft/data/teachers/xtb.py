@@ -38,6 +38,12 @@ _HEAVIEST = 86
 _DEBYE = constants.e * constants.physical_constants["Bohr radius"][0] * constants.c * 1e21
 
 
+def _electrons(numbers: np.ndarray) -> int:
+    """Return a number of electrons of the parity of xTB's, whose lanthanides have three each."""
+    lanthanides = (numbers >= 57) & (numbers <= 71)
+    return int(np.where(lanthanides, 3, numbers).sum())
+
+
 class XtbTeacher(Teacher):
     """An xTB Hamiltonian.
 
@@ -89,7 +95,7 @@ class XtbTeacher(Teacher):
             periodic = {"lattice": one.cell / BOHR, "periodic": np.ones(3, dtype=bool)}
         if charge and "dipole" in self.properties:
             return "the dipole of a charged molecule depends on the origin"
-        unpaired = int(one.numbers.sum() - charge) % 2
+        unpaired = int(_electrons(one.numbers) - charge) % 2
         try:
             calculator = Calculator(
                 method, one.numbers, one.positions / BOHR, charge=charge, uhf=unpaired, **periodic
@@ -97,7 +103,9 @@ class XtbTeacher(Teacher):
             calculator.set("verbosity", 0)
             result = calculator.singlepoint()
         except RuntimeError as error:
-            return f"{method} does not converge ({str(error).splitlines()[0]})"
+            reason = (str(error).splitlines() or [""])[0]
+            what = "does not converge" if "converge" in reason else "fails"
+            return f"{method} {what} ({reason})"
         labels = {
             "energy": float(result.get("energy")) * HARTREE,
             "force": -np.asarray(result.get("gradient")) * HARTREE / BOHR,

@@ -83,6 +83,18 @@ def test_a_radical_has_its_unpaired_electron():
     assert found["energy"][0] == pytest.approx(calculator.singlepoint().get("energy") * HARTREE)
 
 
+def test_lanthanides_have_three_electrons():
+    for element in (58, 59):  # Ce, Pr: even and odd
+        numbers = np.array([element, 9, 9, 9])
+        flat = np.array([[0, 0, 0], [2.1, 0, 0], [-1.05, 1.82, 0], [-1.05, -1.82, 0.0]])
+        found = teacher("gfn1").label([Structure(numbers, flat)], NO_CHARGE)
+        calculator = Calculator("GFN1-xTB", numbers, flat / BOHR, uhf=0)  # 3 + 3 x 7 electrons
+        calculator.set("verbosity", 0)
+        energy = calculator.singlepoint().get("energy") * HARTREE
+        assert found["reason"].tolist() == [""]
+        assert found["energy"][0] == pytest.approx(energy, rel=1e-9)
+
+
 def test_a_charge_counts():
     ammonium = Structure(
         np.array([7, 1, 1, 1, 1]),
