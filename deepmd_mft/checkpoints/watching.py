@@ -33,6 +33,8 @@ log = logging.getLogger(f"deepmd.{__name__}")  # below deepmd's logger, to share
 
 #: One row for each look at the validation data.
 TABLE = "validation.csv"
+#: Whose ``selection.json`` may be replaced.
+MAKERS = ("dp-mft select", "dp --pt train")
 #: Under what checkpoints carry the state.
 NOTES = "dp_mft_validation"
 
@@ -96,6 +98,7 @@ class Watch:
         self.validation: Validation | None = None
         if training.is_chief:
             self.validation = self._prepare(branch, systems, where)
+        self.notes |= training.agree(dict(self.notes))  # the first process has looked for the best
 
     def _prepare(self, branch: str, systems: list[Path], where: str) -> Validation:
         if not systems:
@@ -104,6 +107,7 @@ class Watch:
                 "some, or take validation out of the loss"
             )
         check_own(self.folder, overwrite=True)
+        self._check_files()
         params = branches_of(self.training.model_params)[branch]
         model = build_branch(copy.deepcopy(params))
         from deepmd_mft.backbones.switch import speed_up_models  # noqa: PLC0415  (slow to import)
@@ -142,11 +146,12 @@ class Watch:
         best = self.notes["best"]
         better = best is None or score < best
         if better:
+            before = self._path(self.notes["step"])
             self.notes.update(best=score, step=display_step, since=0)
-            path = Path(self.training.prefix).parent / f"{BEST_PREFIX}-{display_step}.pt"
+            path = self._path(display_step)
             save_checkpoint(path, lr=lr, step=display_step - 1)
             if self.validation is not None:
-                self._publish(path)
+                self._publish(path, {before, self._recorded()} - {path, None})
         else:
             self.notes["since"] += 1
         if hasattr(self.schedule, "see_validation"):
@@ -174,13 +179,16 @@ class Watch:
         log.info("Step %d: validation %s = %.6g", step, self.metric, numbers[self.metric])
         return score
 
-    def _publish(self, path: Path) -> None:
-        """Point at a new best checkpoint, and remove the one before."""
+    def _path(self, step: int | None) -> Path:
+        """Return the best checkpoint of a step."""
+        return (self.folder / self.training.prefix).parent / f"{BEST_PREFIX}-{step}.pt"
+
+    def _publish(self, path: Path, before: set[Path | None]) -> None:
+        """Point at a new best checkpoint, and remove those before."""
         assert self.validation is not None  # noqa: S101
-        before = self._recorded()
         outputs = list(self.validation.labels)
         record = {
-            "made_by": "dp --pt train",
+            "made_by": MAKERS[1],
             "property": outputs[0] if len(outputs) == 1 else outputs,
             "validation": self.checksums,
             "metric": self.metric,
@@ -192,8 +200,9 @@ class Watch:
         with atomic_file(self.folder / RECORD) as partial:
             partial.write_text(json.dumps(record, indent=1) + "\n")
         link_best(path, self.folder / BEST)
-        if before is not None and before != path:
-            before.unlink(missing_ok=True)
+        for one in before:
+            if one is not None:
+                one.unlink(missing_ok=True)
 
     def _why(self, step: int) -> str:
         best, metric = self.notes["best"], self.asked or getattr(self, "metric", "error")
@@ -205,6 +214,23 @@ class Watch:
         )
 
     # --- what an earlier start left -------------------------------------------------------------
+
+    def _check_files(self) -> None:
+        """Raise if a file of a name that a validation writes is somebody else's."""
+        table, record = self.folder / TABLE, self.folder / RECORD
+        foreign = None
+        if table.exists() and not table.read_text(errors="replace").startswith("step,lr,"):
+            foreign = table
+        try:
+            if record.exists() and json.loads(record.read_text())["made_by"] not in MAKERS:
+                foreign = record
+        except (OSError, ValueError, KeyError, TypeError):
+            foreign = record
+        if foreign is not None:
+            raise UserError(
+                f"{foreign} was written by nobody here, and validation while training would "
+                "replace it; rename it, or train in another folder"
+            )
 
     def _earlier(self) -> list[dict[str, Any]]:
         """Return the rows of the table up to where a restart goes on."""
@@ -219,7 +245,7 @@ class Watch:
         """Return the best checkpoint that a training recorded here, and may remove."""
         try:
             record = json.loads((self.folder / RECORD).read_text())
-            own = record["made_by"] == "dp --pt train"
+            own = record["made_by"] == MAKERS[1]
             path = self.folder / record["best"]
         except (OSError, ValueError, KeyError, TypeError):
             return None
@@ -230,9 +256,7 @@ class Watch:
 
         A restart from an earlier checkpoint gives the later steps up, among them perhaps the best.
         """
-        recorded = self._recorded()
-        own = f"{BEST_PREFIX}-{self.notes['step']}.pt"
-        if recorded is not None and recorded.name == own:
+        if self._path(self.notes["step"]).is_file():
             return
         if self.notes["best"] is not None:
             log.info(

@@ -1,6 +1,7 @@
 """Validation while training: the best checkpoint, early stopping, plateaus, restarts."""
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import pandas as pd
@@ -28,7 +29,7 @@ class Scripted(Watch):
     def _look(self, step, lr):
         return CURVE[step // 10 - 1]
 
-    def _publish(self, path):
+    def _publish(self, path, before):
         self.training.published.append(path.name)
 
 
@@ -56,7 +57,7 @@ class FakeTraining:
 
 def watch(training, patience, restart=None):
     options = {"freq": 10, "patience": patience, "metric": None}
-    return Scripted(training, "", [], options, "the model", None, restart)
+    return Scripted(training, "", [], options, "the model", Path("nowhere"), restart)
 
 
 def steps(one, first, last):
@@ -188,6 +189,50 @@ def test_a_restart_of_a_training_that_ended_early(tmp_path):
 
 def record_step(record):
     return int(record["best"].split("-")[1].split(".")[0])
+
+
+def test_a_restart_after_select_keeps_the_best(run):
+    """`select` writes its own record; the best checkpoint stays known by the one restarted."""
+    for path in run.folder.glob("best.ckpt-*.pt"):
+        path.unlink()
+    state = torch.load(run.folder / "model.ckpt-6.pt", weights_only=True)
+    step = state["model"]["_extra_state"]["train_infos"][NOTES]["step"]
+    best = run.folder / f"best.ckpt-{step}.pt"
+    best.write_bytes((run.folder / "model.ckpt-6.pt").read_bytes())
+    assert main(["select", str(run.folder), "-q", "--overwrite"]) == 0
+    config = json.loads((run.folder / "input.json").read_text())
+    config["loss"]["validation"]["freq"] = 100  # one look, after the last step
+    log = run.train(config, "--restart", "model.ckpt-6.pt")
+    assert "not in the folder any more" not in log
+    left = list(run.folder.glob("best.ckpt-*.pt"))
+    assert len(left) == 1  # it, or the one that is better
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("validation.csv", "id,gap\na,1\n"),
+        ("selection.json", '{"mine": 1}'),
+        ("selection.json", "no"),
+    ],
+)
+def test_files_of_others_are_not_replaced(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    one = watch(FakeTraining(), patience=0)
+    one.folder = tmp_path
+    with pytest.raises(UserError, match=f"{name} was written by nobody here"):
+        one._check_files()
+    assert (tmp_path / name).read_text() == text
+
+
+def test_all_processes_count_from_where_the_first_does():
+    class Second(FakeTraining):
+        is_chief = False
+
+        def agree(self, value):
+            return {**value, "best": 3.0, "step": 20} if isinstance(value, dict) else value
+
+    assert watch(Second(), patience=1).notes["step"] == 20
 
 
 BRANCH = {"name": "", "where": "the model", "data": {"validation_data": {"systems": ["valid"]}}}
