@@ -18,24 +18,27 @@ from __future__ import annotations
 import argparse
 import copy
 import csv
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from strategies import EXAMPLE, ROOT, dp_mft, prepare_training_sets, set_seed, train
+from strategies import (
+    EXAMPLE,
+    PROPERTY_STEPS,
+    dp_mft,
+    link,
+    prepare_run,
+    prepare_training_sets,
+    train,
+)
 
 LABELS = 512
-PROPERTY_STEPS = 1500
-CHECKPOINTS = 10
 REFERENCE = "pretrained/model.pt"
 VALIDATION = ("valid", "valid_tail")
 TESTS = ("id_test", "ood_test")
-SET = {
-    n: EXAMPLE / "data" / f for n, f in (("train", "train"), ("id", TESTS[0]), ("ood", TESTS[1]))
-}
+SET = {"train": "train", "id": TESTS[0], "ood": TESTS[1]}  # of the drift
 SETS = {"training": "train", "validation": "valid"}  # of `dp-mft replay`
 
 Edit = "Callable[[dict[str, Any], float], None]"
@@ -59,7 +62,7 @@ def rates(key: str) -> Edit:
         if native["type"] != "mft":
             native = {**native, "schedule": {"type": native["type"]}, "type": "mft"}
         if key == "lp_steps":
-            value = round(value * config["training"]["numb_steps"])
+            value = round(value * PROPERTY_STEPS)
         config["learning_rate"] = {**native, key: value}
 
     return edit
@@ -290,29 +293,14 @@ def prepare(work: Path, name: str, value: float | None, seed: int) -> Path:
     """Write the input of a run, and links to its data."""
     template, edit, _ = STRATEGIES[name]
     folder = work / "-".join([name, *([] if value is None else [f"{value:g}"]), f"s{seed}"])
-    (folder / "data").mkdir(parents=True, exist_ok=True)
-    links = {
-        folder / "data" / "train": work / f"train{LABELS}",
-        folder / "pretrained": EXAMPLE / "pretrained",
-    }
+
+    def change(config: dict[str, Any]) -> None:
+        if edit is not None:
+            edit(config, value)
+
+    prepare_run(folder, template, work / f"train{LABELS}", seed, change)
     for part in ("replay", "cheap"):
-        links[folder / part] = work / part
-    for part in ("valid", "aux_train", "aux_valid"):
-        links[folder / "data" / part] = EXAMPLE / "data" / part
-    for link, target in links.items():
-        if not link.exists():
-            link.symlink_to(target.resolve())
-    path = ROOT / "input_templates" / "small" / f"input_{template}.json"
-    config = json.loads(path.read_text())
-    set_seed(config, seed)
-    training = config["training"]
-    share = training.get("model_prob", {}).get("property", 1.0)
-    training["numb_steps"] = round(PROPERTY_STEPS / share)
-    training["save_freq"] = training["numb_steps"] // CHECKPOINTS
-    training["max_ckpt_keep"] = CHECKPOINTS
-    if edit is not None:
-        edit(config, value)
-    (folder / "input.json").write_text(json.dumps(config, indent=1))
+        link(folder / part, work / part)
     return folder
 
 

@@ -19,7 +19,10 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLE = ROOT / "examples" / "qm9_gap"
@@ -45,7 +48,12 @@ def main() -> int:
     args = parser.parse_args()
     prepare_training_sets(args.qm9, args.work, args.labels)
     folders = [
-        prepare_run(args.work, strategy, labels, seed)
+        prepare_run(
+            args.work / f"{strategy}-{labels}-s{seed}",
+            strategy,
+            args.work / f"train{labels}",
+            seed,
+        )
         for seed in args.seeds
         for labels in args.labels
         for strategy in STRATEGIES
@@ -84,22 +92,38 @@ def prepare_training_sets(qm9: Path, work: Path, sizes: list[int]) -> None:
         )
 
 
-def prepare_run(work: Path, strategy: str, labels: int, seed: int) -> Path:
-    """Write the input of a run, and links to its data."""
-    folder = work / f"{strategy}-{labels}-s{seed}"
+def prepare_run(
+    folder: Path,
+    template: str,
+    train_set: Path,
+    seed: int,
+    edit: Callable[[dict[str, Any]], None] | None = None,
+) -> Path:
+    """Write the input of a run, and links to its data.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the run.
+    template : str
+        One of :data:`STRATEGIES`.
+    train_set : Path
+        Labels of the property.
+    seed : int
+        Of everything.
+    edit : callable, optional
+        Changes the input; the steps are set after it, for its share of the property.
+    """
     (folder / "data").mkdir(parents=True, exist_ok=True)
-    links = {
-        folder / "data" / "train": work / f"train{labels}",
-        folder / "pretrained": EXAMPLE / "pretrained",
-    }
+    link(folder / "data" / "train", train_set)
+    link(folder / "pretrained", EXAMPLE / "pretrained")
     for name in ("valid", "aux_train", "aux_valid"):
-        links[folder / "data" / name] = EXAMPLE / "data" / name
-    for link, target in links.items():
-        if not link.exists():
-            link.symlink_to(target.resolve())
-    template = ROOT / "input_templates" / "small" / f"input_{strategy}.json"
-    config = json.loads(template.read_text())
+        link(folder / "data" / name, EXAMPLE / "data" / name)
+    path = ROOT / "input_templates" / "small" / f"input_{template}.json"
+    config = json.loads(path.read_text())
     set_seed(config, seed)
+    if edit is not None:
+        edit(config)
     training = config["training"]
     share = training.get("model_prob", {}).get("property", 1.0)
     training["numb_steps"] = round(PROPERTY_STEPS / share)
@@ -107,6 +131,12 @@ def prepare_run(work: Path, strategy: str, labels: int, seed: int) -> Path:
     training["max_ckpt_keep"] = CHECKPOINTS
     (folder / "input.json").write_text(json.dumps(config, indent=1))
     return folder
+
+
+def link(place: Path, target: Path) -> None:
+    """Make a link, if it is not there."""
+    if not place.exists():
+        place.symlink_to(target.resolve())
 
 
 def set_seed(part: Any, seed: int) -> None:

@@ -28,6 +28,7 @@ from deepmd_mft.data.readers import ReadOptions, open_source
 from deepmd_mft.data.summary import Summary
 from deepmd_mft.data.teachers import open_teacher
 from deepmd_mft.data.teachers.base import REASON
+from deepmd_mft.data.teachers.xtb import METHODS
 from deepmd_mft.data.writers import NpyWriter
 from deepmd_mft.errors import UserError
 from deepmd_mft.files.cache import remembered
@@ -209,7 +210,7 @@ def replay(wanted: Replay, out: Path, *, overwrite: bool, progress: bool) -> Mad
         or nothing is left to write.
     """
     wanted.check()
-    names = [wanted.properties if one in ("gfn1", "gfn2") else [] for one in wanted.teachers]
+    names = [wanted.properties if one in METHODS else [] for one in wanted.teachers]
     if not any(names) and wanted.properties:
         names[0] = wanted.properties  # refused there, with the reason
     teachers = [
