@@ -228,8 +228,8 @@ class Watch:
             foreign = record
         if foreign is not None:
             raise UserError(
-                f"{foreign} was written by nobody here, and validation while training would "
-                "replace it; rename it, or train in another folder"
+                f"{foreign} was not written by dp-mft select or a training with validation, which "
+                "would replace it; rename it, or train in another folder"
             )
 
     def _earlier(self) -> list[dict[str, Any]]:

@@ -64,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Predict, write, print."""
     from deepmd_mft.checkpoints.model_file import ModelFile  # noqa: PLC0415
-    from deepmd_mft.data.replay import read_pool  # noqa: PLC0415
+    from deepmd_mft.data.pool import read_pool  # noqa: PLC0415
     from deepmd_mft.files.staging import staged_file  # noqa: PLC0415
     from deepmd_mft.structures.structure_set import StructureSet  # noqa: PLC0415
     from deepmd_mft.uncertainty.calibrate import Calibration  # noqa: PLC0415

@@ -6,16 +6,7 @@ Labels of the pretrained model itself are enough to keep what it knows while it 
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-import signal
-from collections import deque
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field, replace
-from functools import partial
-from multiprocessing import get_context
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,14 +15,14 @@ from tqdm import tqdm
 from deepmd_mft.data.check import check_frames
 from deepmd_mft.data.convert import file_record
 from deepmd_mft.data.frames import Frames, Skipped
-from deepmd_mft.data.readers import ReadOptions, open_source
+from deepmd_mft.data.labelling import labelled
+from deepmd_mft.data.pool import Pool, read_pool
 from deepmd_mft.data.summary import Summary
 from deepmd_mft.data.teachers import open_teacher
 from deepmd_mft.data.teachers.base import REASON
 from deepmd_mft.data.teachers.xtb import METHODS
 from deepmd_mft.data.writers import NpyWriter
 from deepmd_mft.errors import UserError
-from deepmd_mft.files.cache import remembered
 from deepmd_mft.files.records import write_record
 from deepmd_mft.files.staging import staged_folder
 from deepmd_mft.files.versions import package_versions
@@ -40,7 +31,7 @@ from deepmd_mft.structures.structure import Structure
 from deepmd_mft.structures.structure_set import StructureSet
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
     from pathlib import Path
 
     from deepmd_mft.checkpoints.model_file import ModelFile
@@ -49,55 +40,8 @@ if TYPE_CHECKING:
 #: In eV per atom. Crystals at the pressures of the earth's core have less than 50; xTB at times
 #: converges to nonsense of thousands, where symmetry hides it from the forces.
 MAX_VIRIAL = 200.0
-#: Of labels in the cache; raise it when a teacher labels otherwise than before.
-_KEPT = 2
 
-__all__ = ["Pool", "Replay", "labelled", "read_pool", "replay"]
-
-
-@dataclass
-class Pool:
-    """Structures to label.
-
-    Parameters
-    ----------
-    structures : list of Structure
-    ids : list of str
-        One name per structure.
-    groups : list of str
-        What must not be divided between training and validation.
-    charges : list of float
-        Total charges; 0 where a source does not state any.
-    skipped : list of Skipped
-        What a file had and no structure was made of.
-    """
-
-    structures: list[Structure] = field(default_factory=list)
-    ids: list[str] = field(default_factory=list)
-    groups: list[str] = field(default_factory=list)
-    charges: list[float] = field(default_factory=list)
-    skipped: list[Skipped] = field(default_factory=list)
-
-    def __len__(self) -> int:
-        return len(self.structures)
-
-    def add(self, structure: Structure, name: str, group: str, charge: float = 0.0) -> None:
-        """Append a structure."""
-        self.structures.append(structure)
-        self.ids.append(name)
-        self.groups.append(group or name)
-        self.charges.append(charge)
-
-    def take(self, rows: np.ndarray) -> Pool:
-        """Return some of the structures."""
-        chosen = rows.tolist()
-        return Pool(
-            [self.structures[row] for row in chosen],
-            [self.ids[row] for row in chosen],
-            [self.groups[row] for row in chosen],
-            [self.charges[row] for row in chosen],
-            self.skipped,
-        )
+__all__ = ["Replay", "replay"]
 
 
 @dataclass
@@ -263,62 +207,6 @@ def replay(wanted: Replay, out: Path, *, overwrite: bool, progress: bool) -> Mad
     return Made(summaries, unread)
 
 
-def read_pool(sources: Sequence[Path], jobs: int = 1) -> Pool:
-    """Read structures, whatever labels they have.
-
-    Parameters
-    ----------
-    sources : sequence of Path
-        Sets and LMDBs; files of any kind that ``dp-mft convert`` reads, which know charges. RDKit
-        makes the geometries of a table of SMILES.
-    jobs : int
-        Processes for these.
-
-    Raises
-    ------
-    UserError
-        If there is nothing to read.
-    """
-    pool = Pool()
-    for source in sources:
-        rows = list(_read(source, pool.skipped, jobs))
-        taken = set(pool.ids)
-        doubled = any(name in taken for _, name, _, _ in rows)  # files of one name in two folders
-        for structure, name, group, charge in rows:
-            pool.add(structure, f"{source}:{name}" if doubled else name, group, charge)
-    if not len(pool):
-        reasons = "".join(f"; {one.id}: {one.reason}" for one in pool.skipped[:3])
-        raise UserError(f"{', '.join(map(str, sources))}: no structures in it{reasons}")
-    return pool
-
-
-def _read(
-    path: Path, skipped: list[Skipped], jobs: int
-) -> Iterator[tuple[Structure, str, str, float]]:
-    """Yield structure, name, group and charge of everything at a path."""
-    from h5py import is_hdf5  # noqa: PLC0415  (slow to import)
-
-    if not path.is_file() or is_hdf5(path):
-        data = StructureSet(path.name, [path])
-        for structure, name, group in zip(data, data.ids, data.groups, strict=True):
-            yield structure, name, group, 0.0
-        return
-    kind = "table" if path.suffix == ".smi" else "auto"
-    for item in open_source(path, kind, ReadOptions(jobs=jobs)).frames:
-        if isinstance(item, Skipped):
-            skipped.append(item)
-            continue
-        checked = check_frames(replace(item, labels={}))  # theirs may be damaged, and do not matter
-        skipped += checked.skipped
-        frames = checked.frames
-        if frames is None:
-            continue
-        cells = frames.cells if frames.cells is not None else [None] * len(frames)
-        for name, coords, cell in zip(frames.ids, frames.coords, cells, strict=True):
-            structure = Structure(frames.numbers, coords, cell)
-            yield structure, name, frames.group or frames.smiles, frames.charge or 0.0
-
-
 def require_elements(pool: Pool, known: list[str] | None, model: ModelFile) -> None:
     """Raise a UserError if structures have elements that a model lacks."""
     if known is None:
@@ -384,88 +272,6 @@ def held_back(pool: Pool, wanted: Replay) -> np.ndarray:
     rng = np.random.default_rng([wanted.seed, 2])
     held = {groups[i] for i in rng.choice(len(groups), number, replace=False)}
     return np.array([group in held for group in pool.groups])
-
-
-# --- labels -------------------------------------------------------------------------------------
-
-
-def labelled(
-    pool: Pool, teacher: Teacher, jobs: int = 1, *, progress: bool = False
-) -> dict[str, np.ndarray]:
-    """Label a pool: ``energy``, ``force``, ..., as :meth:`Teacher.label` returns them.
-
-    Finished pieces are kept in the cache, so that an interrupted run goes on after the last of
-    them. A teacher that takes one structure after the other labels several pieces at a time.
-
-    Raises
-    ------
-    UserError
-        If a process dies.
-    """
-    charges = np.array(pool.charges)
-    starts = range(0, len(pool), teacher.piece)
-    pieces = [slice(start, start + teacher.piece) for start in starts]
-    work = [(teacher, pool.structures[piece], charges[piece]) for piece in pieces]
-    label = _in_processes(work, jobs) if teacher.alone else (_piece(*one) for one in work)
-    done: list[dict[str, np.ndarray]] = []
-    with tqdm(total=len(pool), unit=" structures", desc=teacher.name, disable=not progress) as bar:
-        for one in label:
-            done.append(one)
-            bar.update(len(one[REASON]))
-    return {name: np.concatenate([one[name] for one in done]) for name in _names(done)}
-
-
-def _in_processes(
-    work: list[tuple[Teacher, list[Structure], np.ndarray]], jobs: int
-) -> Iterator[dict[str, np.ndarray]]:
-    """Yield the labels of pieces, in order."""
-    # Not forked: after a fork torch has no gradients, and OpenMP may wait for threads for ever.
-    context = get_context("spawn")
-    pool = ProcessPoolExecutor(min(jobs, len(work)), context, initializer=_one_thread)
-    try:
-        waiting = deque(pool.submit(_piece, *one) for one in work)
-        while waiting:
-            yield waiting.popleft().result()
-    except BrokenProcessPool:
-        raise UserError(
-            f"a process that labels with {work[0][0].name} has died, of too little memory or of a "
-            "fault in it; what is finished is kept, run again with fewer --jobs"
-        ) from None
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _one_thread() -> None:
-    """Let a process have one core, and leave a Ctrl-C to its parent."""
-    from threadpoolctl import threadpool_limits  # noqa: PLC0415
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.environ["OMP_NUM_THREADS"] = "1"  # of libraries that are not loaded yet
-    threadpool_limits(1)
-
-
-def _names(pieces: list[dict[str, np.ndarray]]) -> list[str]:
-    """Return the labels that every piece has: a piece without any lacks the properties."""
-    found = sorted(set().union(*pieces))
-    for piece in pieces:
-        for name in found:
-            piece.setdefault(name, np.full(len(piece[REASON]), np.nan))
-    return found
-
-
-def _piece(
-    teacher: Teacher, structures: list[Structure], charges: np.ndarray
-) -> dict[str, np.ndarray]:
-    about = [_KEPT, teacher.record, sorted(teacher.units)]
-    digest = hashlib.sha256(json.dumps(about).encode())
-    for one in structures:
-        for array in one:
-            digest.update(b"-" if array is None else np.ascontiguousarray(array).tobytes())
-    digest.update(charges.tobytes())
-    return remembered("labels", digest.hexdigest(), partial(teacher.label, structures, charges))
-
-
-# --- writing ------------------------------------------------------------------------------------
 
 
 def _write(

@@ -17,7 +17,7 @@ from deepmd_mft.checkpoints.branch import (
 )
 from deepmd_mft.errors import UserError
 from deepmd_mft.files.checksums import file_checksum
-from deepmd_mft.inputs.auxiliary import Template, build_auxiliary
+from deepmd_mft.inputs.auxiliary_branches import Template, build_auxiliary
 from deepmd_mft.inputs.folders import look_into
 from deepmd_mft.inputs.pretrained import Pretrained
 from deepmd_mft.inputs.shares import choose_shares
@@ -26,7 +26,8 @@ from deepmd_mft.structures.elements import atomic_number
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from deepmd_mft.inputs.auxiliary import Auxiliary, Built
+    from deepmd_mft.inputs.auxiliary import Auxiliary
+    from deepmd_mft.inputs.auxiliary_branches import Built
     from deepmd_mft.inputs.folders import Contents
 
 

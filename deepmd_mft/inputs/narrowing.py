@@ -23,7 +23,7 @@ from deepmd_mft.files.checksums import file_checksum
 from deepmd_mft.files.staging import check_file, staged_file
 from deepmd_mft.inputs.branches import read_branches
 from deepmd_mft.inputs.data import SECTIONS
-from deepmd_mft.structures.places import find_set_folders
+from deepmd_mft.structures.places import ROLE, find_set_folders
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 #: Lists are left as they are where they hold all neighbours and would keep more than this of their
 #: width: nothing would be won.
 WORTH_IT = 0.75
-#: Names of the sets of a split begin so.
-SETS = ("train", "val", "id", "ood", "test")
 
 
 @dataclass
@@ -174,14 +172,19 @@ def data_folders(config: dict[str, Any], base: Path) -> tuple[list[Path], list[P
 def _beside(folder: Path) -> list[Path]:
     """Return the sets of the split that a set, or a system in one, is of."""
     for place in (folder.absolute(), folder.absolute().parent):
-        if not place.name.lower().startswith(SETS):
+        if not _is_of_split(place.name):
             continue
         try:
             sets = find_set_folders([place.parent])
         except UserError:
             return []
-        return [path for name, path in sets.items() if name.lower().startswith(SETS)]
+        return [path for name, path in sets.items() if _is_of_split(name)]
     return []
+
+
+def _is_of_split(name: str) -> bool:
+    """Whether a set is called as those of a split, auxiliary ones left out."""
+    return bool(ROLE.match(name)) and not name.lower().startswith("aux")
 
 
 def _listed(folders: list[Path]) -> str:

@@ -26,7 +26,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from deepmd_mft.data.replay import Pool, labelled
+from deepmd_mft.data.labelling import labelled
+from deepmd_mft.data.pool import Pool
 from deepmd_mft.data.teachers.xtb import XtbTeacher
 from deepmd_mft.splits.density import lowest_density, scott_bandwidth
 from deepmd_mft.structures.structure import Structure

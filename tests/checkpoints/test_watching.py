@@ -220,7 +220,7 @@ def test_files_of_others_are_not_replaced(tmp_path, name, text):
     (tmp_path / name).write_text(text)
     one = watch(FakeTraining(), patience=0)
     one.folder = tmp_path
-    with pytest.raises(UserError, match=f"{name} was written by nobody here"):
+    with pytest.raises(UserError, match=f"{name} was not written by dp-mft select or a training"):
         one._check_files()
     assert (tmp_path / name).read_text() == text
 

@@ -9,7 +9,9 @@ from ase.io import write as write_ase
 from deepmd_mft.checkpoints.model_file import ModelFile
 from deepmd_mft.cli import main
 from deepmd_mft.data.frames import Skipped
-from deepmd_mft.data.replay import Pool, _frames, labelled
+from deepmd_mft.data.labelling import labelled
+from deepmd_mft.data.pool import Pool
+from deepmd_mft.data.replay import _frames
 from deepmd_mft.data.teachers import open_teacher
 from deepmd_mft.data.teachers.xtb import XtbTeacher
 from deepmd_mft.errors import UserError
