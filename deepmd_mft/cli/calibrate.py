@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from deepmd_mft.cli.arguments import add_ensemble
 from deepmd_mft.errors import UserError
 
 if TYPE_CHECKING:
@@ -18,13 +19,7 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
-    parser.add_argument(
-        "models",
-        nargs="+",
-        metavar="MODEL",
-        help="FILE[:BRANCH]: checkpoints (.pt), frozen models (.pth) or folders of runs; several "
-        "are seeds of an ensemble",
-    )
+    add_ensemble(parser)
     parser.add_argument(
         "--train", nargs="+", type=Path, required=True, metavar="DIR", help="their training set"
     )
@@ -34,7 +29,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--coverage", type=float, default=0.9, metavar="FRACTION", help="of the intervals: 0.9"
     )
-    parser.add_argument("--head", help="branch of multi-task checkpoints")
     parser.add_argument(
         "-o",
         "--out",

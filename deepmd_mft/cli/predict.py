@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from deepmd_mft.cli.arguments import add_ensemble
+
 if TYPE_CHECKING:
     import argparse
 
@@ -17,13 +19,7 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
-    parser.add_argument(
-        "models",
-        nargs="+",
-        metavar="MODEL",
-        help="FILE[:BRANCH]: checkpoints (.pt), frozen models (.pth) or folders of runs; several "
-        "are seeds of an ensemble",
-    )
+    add_ensemble(parser)
     parser.add_argument(
         "--on",
         nargs="+",
@@ -50,7 +46,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="normalised",
         help="split conformal of the error or of error/std, or a multiple of std: normalised",
     )
-    parser.add_argument("--head", help="branch of multi-task checkpoints")
     parser.add_argument(
         "-o",
         "--out",

@@ -26,17 +26,11 @@ ENERGY = {"energy": GAP, "force": np.zeros((N, 15))}
 
 
 @pytest.fixture
-def fill(tmp_path, capsys):
-    """Fill a template; return the input and what was told, or the message."""
+def fill(fill_template):
+    """Fill the template of MFT, or another."""
 
     def run(*arguments, template=None, ok=True):
-        path = tmp_path / "template.json"
-        path.write_text(json.dumps(mft_input() if template is None else template))
-        out = tmp_path / "input.json"
-        words = [str(path), *map(str, arguments), "-o", str(out), "--overwrite"]
-        assert main(["input", *words]) == (0 if ok else 1)
-        told = capsys.readouterr().err
-        return (json.loads(out.read_text()), told) if ok else told
+        return fill_template(mft_input() if template is None else template, *arguments, ok=ok)
 
     return run
 

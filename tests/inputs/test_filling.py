@@ -18,19 +18,8 @@ DPA4_MODEL = {"type": "dpa4", "fitting_net": {"type": "dpa4_ener", "neuron": [8]
 
 
 @pytest.fixture
-def fill(tmp_path, capsys):
-    """Fill a template; return the input, or the message."""
-
-    def run(template, *arguments, ok=True):
-        path = tmp_path / "template.json"
-        path.write_text(json.dumps(template))
-        out = tmp_path / "input.json"
-        words = [str(path), *map(str, arguments), "-o", str(out), "--overwrite"]
-        assert main(["input", *words]) == (0 if ok else 1)
-        told = capsys.readouterr().err
-        return (json.loads(out.read_text()), told) if ok else told
-
-    return run
+def fill(fill_template):
+    return fill_template
 
 
 def test_label_and_elements_of_the_data(fill, tmp_path):
