@@ -134,8 +134,9 @@ def prepare_run(
 
 
 def link(place: Path, target: Path) -> None:
-    """Make a link, if it is not there."""
+    """Make a link, if it is not there, or its target has moved."""
     if not place.exists():
+        place.unlink(missing_ok=True)
         place.symlink_to(target.resolve())
 
 
