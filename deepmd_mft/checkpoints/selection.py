@@ -22,6 +22,7 @@ from deepmd_mft.bridge.neighbours import NeighbourLists
 from deepmd_mft.checkpoints.averaging import average, greedy
 from deepmd_mft.checkpoints.file import read_state, write_state
 from deepmd_mft.errors import UserError
+from deepmd_mft.evaluation.labels import labels_of
 from deepmd_mft.evaluation.metrics import LARGER_IS_BETTER, measure
 from deepmd_mft.files.checksums import file_checksum
 from deepmd_mft.files.staging import atomic_file
@@ -145,7 +146,7 @@ class Validation:
         )
 
     def _labels(self, output: Output, where: str) -> np.ndarray:
-        label = self.structures.labels(output.name, output.label_columns)
+        label = labels_of(self.structures, output)
         if label is None or not np.isfinite(label).all(axis=1).any():
             folders = ", ".join(map(str, self.structures.folders))
             raise UserError(

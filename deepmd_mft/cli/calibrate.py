@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--valid", nargs="+", type=Path, required=True, metavar="DIR", help="validation set"
     )
     parser.add_argument(
-        "--coverage", type=float, default=0.9, metavar="FRACTION", help="of the intervals: 0.9"
+        "--coverage", type=float, metavar="FRACTION", help="of the intervals of numbers: 0.9"
     )
     parser.add_argument(
         "-o",
@@ -41,8 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Calibrate, write, print."""
-    if not 0 < args.coverage < 1:
-        raise UserError(f"--coverage {args.coverage:g} must be between 0 and 1, 0.9 for instance")
+    _check_coverage(args.coverage)
     from deepmd_mft.checkpoints.model_file import ModelFile  # noqa: PLC0415
     from deepmd_mft.files.checksums import file_checksum  # noqa: PLC0415
     from deepmd_mft.files.staging import staged_file  # noqa: PLC0415
@@ -57,6 +56,11 @@ def run(args: argparse.Namespace) -> int:
         train, valid = StructureSet("train", args.train), StructureSet("valid", args.valid)
         check_apart(train, valid)
         ensemble = Ensemble(files)
+        if ensemble.num_classes and args.coverage is not None:
+            raise UserError(
+                f"{args.models[0]} predicts classes ({ensemble.columns[0]}), which have "
+                "probabilities and no intervals; leave out --coverage"
+            )
         label = _labels(ensemble, valid)
         models = [
             {"path": str(one.path), "sha256": file_checksum(one.path), "weights_sha256": weights}
@@ -66,29 +70,37 @@ def run(args: argparse.Namespace) -> int:
             "models": models,
             "train": train.record,
             "valid": valid.record,
-            "coverage": args.coverage,
             "columns": ensemble.columns,
+            "num_classes": ensemble.num_classes,
+            "coverage": None if ensemble.num_classes else args.coverage or 0.9,
             "seed": 0,
             "packages": package_versions(),
         }
         made = calibrate(ensemble.look(train), train.ids, ensemble.look(valid), label, record)
         made.save(path)
-    for name, scale in made.scales.items():
-        print(f"{name:10} times {', '.join(f'{one:.4g}' for one in scale)}")
-    print(f"{len(valid)} validation structures, coverage {args.coverage:g}: {args.out}")
+    for line in made.described():
+        print(line)
+    print(f"{len(valid)} validation structures: {args.out}")
     return 0
+
+
+def _check_coverage(coverage: float | None) -> None:
+    if coverage is not None and not 0 < coverage < 1:
+        raise UserError(f"--coverage {coverage:g} must be between 0 and 1, 0.9 for instance")
 
 
 def _labels(ensemble: Ensemble, valid: StructureSet) -> np.ndarray:
     import numpy as np  # noqa: PLC0415
 
-    parts = []
-    for one in ensemble.outputs:
-        found = valid.labels(one.name, one.columns)
-        if found is None or not np.isfinite(found).all():
-            raise UserError(
-                f"{valid.path} has structures without the label {one.name}; give validation data "
-                "where every structure has it"
-            )
-        parts.append(found.reshape(len(valid), one.columns))
-    return np.hstack(parts)
+    found = ensemble.labels(valid)
+    missing = [
+        name
+        for name, known in zip(ensemble.columns, np.isfinite(found).T, strict=True)
+        if not known.all()
+    ]
+    if missing:
+        raise UserError(
+            f"{valid.path} has structures without the label {missing[0]}; give validation data "
+            "where every structure has it"
+        )
+    return found

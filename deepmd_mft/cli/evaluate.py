@@ -43,8 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--calibration",
         type=Path,
         metavar="FILE",
-        help="of `dp-mft calibrate` for these models, as one ensemble: also score intervals, "
-        "standard deviations and distances (trust.csv, telling.csv, sparsification.csv)",
+        help="of `dp-mft calibrate` for these models, as one ensemble: also score intervals and "
+        "standard deviations, or probabilities of classes, and distances (trust.csv, telling.csv, "
+        "sparsification.csv or reliability.csv)",
     )
     parser.add_argument(
         "-o", "--out", type=Path, default=Path("evaluation"), help="folder to write: evaluation"
@@ -99,14 +100,14 @@ def _trust(
 ) -> dict[str, pd.DataFrame]:
     """Return the tables of scores of the ensemble of all models."""
     from deepmd_mft.errors import UserError  # noqa: PLC0415
-    from deepmd_mft.uncertainty.calibrate import Calibration  # noqa: PLC0415
+    from deepmd_mft.uncertainty.calibrate import load_calibration  # noqa: PLC0415
     from deepmd_mft.uncertainty.models import Ensemble  # noqa: PLC0415
     from deepmd_mft.uncertainty.tables import trust_tables  # noqa: PLC0415
 
     if any(one is not sets[0] for one in sets):
         raise UserError("--calibration is of one split; give the models and the folder of one fold")
     ensemble = Ensemble(models)
-    return trust_tables(ensemble, Calibration.load(path, ensemble.checksums), sets[0])
+    return trust_tables(ensemble, load_calibration(path, ensemble.checksums), sets[0])
 
 
 def _sets_of_each(

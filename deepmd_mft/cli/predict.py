@@ -7,14 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deepmd_mft.cli.arguments import add_ensemble
+from deepmd_mft.errors import UserError
 
 if TYPE_CHECKING:
     import argparse
 
-    import pandas as pd
-
-    from deepmd_mft.uncertainty.calibrate import Calibration
-    from deepmd_mft.uncertainty.estimate import Looked
+    from deepmd_mft.uncertainty.models import Ensemble
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,8 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--calibration",
         type=Path,
         metavar="FILE",
-        help="of `dp-mft calibrate`: for intervals, distances from the training set, and std of "
-        "one model",
+        help="of `dp-mft calibrate`: for intervals or calibrated probabilities, distances from the "
+        "training set, and std of one model",
     )
     parser.add_argument(
         "--std",
@@ -43,8 +41,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--interval",
         choices=("absolute", "normalised", "gaussian"),
-        default="normalised",
         help="split conformal of the error or of error/std, or a multiple of std: normalised",
+    )
+    parser.add_argument(
+        "--probabilities",
+        choices=("temperature", "isotonic", "raw"),
+        help="of classes; temperature, or raw without a calibration",
     )
     parser.add_argument(
         "-o",
@@ -62,57 +64,39 @@ def run(args: argparse.Namespace) -> int:
     from deepmd_mft.data.pool import read_pool  # noqa: PLC0415
     from deepmd_mft.files.staging import staged_file  # noqa: PLC0415
     from deepmd_mft.structures.structure_set import StructureSet  # noqa: PLC0415
-    from deepmd_mft.uncertainty.calibrate import Calibration  # noqa: PLC0415
+    from deepmd_mft.uncertainty.calibrate import load_calibration  # noqa: PLC0415
     from deepmd_mft.uncertainty.models import Ensemble  # noqa: PLC0415
+    from deepmd_mft.uncertainty.predictions import prediction_table  # noqa: PLC0415
 
     files = [ModelFile.parse(text, args.head) for text in args.models]
     read = [*(one.path for one in files), *args.on]
     read += [args.calibration] if args.calibration else []
     with staged_file(args.out, read, overwrite=args.overwrite) as path:
         ensemble = Ensemble(files)
-        kept = Calibration.load(args.calibration, ensemble.checksums) if args.calibration else None
+        _check_options(args, ensemble)
+        kept = load_calibration(args.calibration, ensemble.checksums) if args.calibration else None
         pool = read_pool(args.on)
         name = ", ".join(map(str, args.on))
         looked = ensemble.look(StructureSet.of(name, pool.structures))
-        table = _table(looked, ensemble.columns, kept, args)
+        options = {name: getattr(args, name) for name in ("std", "interval", "probabilities")}
+        table = prediction_table(ensemble, looked, kept, **options)
         table.insert(0, "id", pool.ids)
         table.to_csv(path, index=False)
     for one in pool.skipped:
         print(f"dp-mft predict: left out {one.id}: {one.reason}", file=sys.stderr)
+    if ensemble.num_classes and len(table):
+        print(f"probabilities: {table['probabilities'].iloc[0]}")
     print(f"{len(table)} structures, {len(pool.skipped)} left out: {args.out}")
     return 0
 
 
-def _table(
-    looked: Looked, columns: list[str], kept: Calibration | None, args: argparse.Namespace
-) -> pd.DataFrame:
-    """Return a row for every structure."""
-    import pandas as pd  # noqa: PLC0415
-
-    from deepmd_mft.errors import UserError  # noqa: PLC0415
-    from deepmd_mft.uncertainty.calibrate import why_not  # noqa: PLC0415
-    from deepmd_mft.uncertainty.estimate import (  # noqa: PLC0415
-        DISTANCES,
-        STDS,
-        nearest,
-        usable_stds,
-    )
-
-    usable = usable_stds(looked, has_reference=kept is not None)
-    std = args.std or next(iter(usable), None)
-    if args.std and args.std not in usable:
-        raise UserError(f"no {args.std} here: {why_not(args.std, len(looked.predictions))}")
-    found: dict[str, object] = {}
-    for number, column in enumerate(columns):
-        found[column] = looked.mean[:, number]
-        if kept is not None and std is not None:
-            low, high = kept.interval(looked, std, args.interval)
-            found[f"{column}_std"] = kept.std(looked, std)[:, number]
-            found[f"{column}_low"], found[f"{column}_high"] = low[:, number], high[:, number]
-        elif std is not None:
-            found[f"{column}_std"] = STDS[std](looked, None)[:, number]
-    if kept is not None:
-        for name, distance in DISTANCES.items():
-            found[f"ood_{name}"] = distance(looked, kept.reference)
-        found["nearest_training_structure"] = nearest(looked, kept.reference)
-    return pd.DataFrame(found)
+def _check_options(args: argparse.Namespace, ensemble: Ensemble) -> None:
+    """Refuse options of numbers for models of classes, and the other way round."""
+    wrong = ("std", "interval") if ensemble.num_classes else ("probabilities",)
+    for name in wrong:
+        if getattr(args, name):
+            kind, has = ("classes", "probabilities") if ensemble.num_classes else ("numbers", "std")
+            raise UserError(
+                f"--{name} does not fit: {args.models[0]} predicts {kind} ({ensemble.columns[0]}), "
+                f"which have --{has}"
+            )

@@ -67,8 +67,7 @@ def class_probabilities(logits: np.ndarray) -> np.ndarray:
         One column, the logit of class 1 of two; or one per class.
     """
     if logits.shape[1] == 1:
-        of_one = expit(logits[:, 0])
-        return np.stack([1 - of_one, of_one], axis=1)
+        return expit(logits * [-1.0, 1.0])
     return np.asarray(softmax(logits, axis=1))
 
 

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from deepmd_mft.errors import UserError
 from deepmd_mft.evaluation.folds import without_fold
 from deepmd_mft.evaluation.force_field import force_field_tables
+from deepmd_mft.evaluation.labels import labels_of
 from deepmd_mft.evaluation.metrics import groups, intervals, measure
 from deepmd_mft.files.checksums import file_checksum
 from deepmd_mft.files.records import write_record
@@ -165,7 +166,7 @@ class _Parts:
     ) -> None:
         """Add the predictions of a property."""
         keys = {**keys, "property": output.name, "set": structures.name}
-        label = structures.labels(output.name, output.label_columns)
+        label = labels_of(structures, output)
         self.metrics.append({**keys, **_row(prediction, label, output)})
         self.notes += _notes(keys, prediction, label, structures)
         if label is not None:

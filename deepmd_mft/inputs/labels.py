@@ -11,6 +11,7 @@ from deepmd_mft.bridge.inputs import label_requirement
 from deepmd_mft.errors import UserError
 from deepmd_mft.inputs.systems import BLOCK, rows_text
 from deepmd_mft.structures.arrays import open_array
+from deepmd_mft.structures.class_labels import not_classes
 
 if TYPE_CHECKING:
     from deepmd_mft.inputs.branches import Branch
@@ -122,8 +123,7 @@ def read_label(system: System, number: int, label: Label, branch: Branch) -> np.
 def check_classes(values: np.ndarray, label: Label, branch: Branch, path: str) -> None:
     """Raise UserError if a label is none of the classes; NaN is left out."""
     top = (label.num_classes or 2) - 1
-    known = values[np.isfinite(values)]
-    bad = known[(known != np.round(known)) | (known < 0) | (known > top)]
+    bad = not_classes(values, top + 1)
     if len(bad):
         raise UserError(
             f"{branch.where}: {path} has the label {bad[0]:g}; with num_classes {top + 1} the "

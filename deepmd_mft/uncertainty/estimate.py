@@ -14,7 +14,16 @@ if TYPE_CHECKING:
 
     from scipy import sparse
 
-__all__ = ["DISTANCES", "STDS", "Looked", "Reference", "laplace", "nearest", "usable_stds"]
+__all__ = [
+    "DISTANCES",
+    "STDS",
+    "LastLayer",
+    "Looked",
+    "Reference",
+    "laplace",
+    "nearest",
+    "usable_stds",
+]
 
 #: Neighbours whose distances are averaged.
 NEIGHBOURS = 10
@@ -27,13 +36,14 @@ class Looked:
     Parameters
     ----------
     predictions : np.ndarray
-        nmodels x nframes x columns.
+        nmodels x nframes x columns; of classes these are logits.
     variances : np.ndarray or None
         Of their variance heads, in the same shape.
     latent : list of np.ndarray
         Of each model, the mean of the descriptor over the atoms, nframes x width.
     last : list of np.ndarray
-        Of each model, the features that its prediction is linear in, nframes x width.
+        Of each model, the features that its prediction is linear in, nframes x width; none of
+        models of classes.
     fingerprints : scipy.sparse.csr_matrix
         Of the structures alone (:func:`~deepmd_mft.report.distance.fingerprints`).
     """
@@ -46,13 +56,13 @@ class Looked:
 
     @property
     def mean(self) -> np.ndarray:
-        """The prediction of the ensemble, nframes x columns."""
+        """The prediction of an ensemble that predicts numbers, nframes x columns."""
         return np.asarray(self.predictions.mean(axis=0))
 
 
 @dataclass
 class Reference:
-    """What is kept of the training set.
+    """What distances need of the training set.
 
     Parameters
     ----------
@@ -60,18 +70,28 @@ class Reference:
         Names of its structures.
     latent : list of np.ndarray
         Of each model, as in :class:`Looked`.
-    second_moments : list of np.ndarray
-        Of each model, F^T F of the last-layer features F.
-    ridge : list of float
-        Of each model, what is added to the diagonal of F^T F.
     fingerprints : scipy.sparse.csr_matrix
     """
 
     ids: list[str]
     latent: list[np.ndarray]
+    fingerprints: sparse.csr_matrix
+
+
+@dataclass
+class LastLayer:
+    """What the last-layer Laplace needs of the training set.
+
+    Parameters
+    ----------
+    second_moments : list of np.ndarray
+        Of each model, F^T F of the last-layer features F.
+    ridge : list of float
+        Of each model, what is added to the diagonal of F^T F.
+    """
+
     second_moments: list[np.ndarray]
     ridge: list[float]
-    fingerprints: sparse.csr_matrix
 
 
 def laplace(features: np.ndarray, second_moment: np.ndarray, ridge: float) -> np.ndarray:
@@ -93,20 +113,20 @@ def laplace(features: np.ndarray, second_moment: np.ndarray, ridge: float) -> np
     return np.asarray(np.einsum("nw,wn->n", features, solved))
 
 
-def _ensemble(looked: Looked, _reference: Reference | None) -> np.ndarray:
+def _ensemble(looked: Looked, _training: LastLayer | None) -> np.ndarray:
     return np.asarray(looked.predictions.std(axis=0, ddof=1))
 
 
-def _variance(looked: Looked, _reference: Reference | None) -> np.ndarray:
+def _variance(looked: Looked, _training: LastLayer | None) -> np.ndarray:
     if looked.variances is None:
         raise ValueError("no variance head")
     return np.asarray(np.sqrt(looked.variances.mean(axis=0)))
 
 
-def _llpr(looked: Looked, reference: Reference | None) -> np.ndarray:
-    if reference is None:
+def _llpr(looked: Looked, training: LastLayer | None) -> np.ndarray:
+    if training is None:
         raise ValueError("no training set")
-    kept = zip(looked.last, reference.second_moments, reference.ridge, strict=True)
+    kept = zip(looked.last, training.second_moments, training.ridge, strict=True)
     variance = np.mean([laplace(*one) for one in kept], axis=0)
     return np.repeat(np.sqrt(variance)[:, None], looked.predictions.shape[2], axis=1)
 
@@ -141,7 +161,7 @@ def _scale(train: np.ndarray) -> np.ndarray:
 
 
 #: Standard deviations, nframes x columns; up to a factor that the calibration finds.
-STDS: dict[str, Callable[[Looked, Reference | None], np.ndarray]] = {
+STDS: dict[str, Callable[[Looked, LastLayer | None], np.ndarray]] = {
     "ensemble": _ensemble,
     "variance": _variance,
     "llpr": _llpr,
@@ -154,12 +174,12 @@ DISTANCES: dict[str, Callable[[Looked, Reference], np.ndarray]] = {
 }
 
 
-def usable_stds(looked: Looked, *, has_reference: bool) -> list[str]:
+def usable_stds(looked: Looked, *, calibrated: bool) -> list[str]:
     """Return the names of the standard deviations that there are, the preferred one first."""
     usable = {
         "ensemble": len(looked.predictions) > 1,
         "variance": looked.variances is not None,
-        "llpr": has_reference,
+        "llpr": calibrated,
     }
     return [name for name in STDS if usable[name]]
 

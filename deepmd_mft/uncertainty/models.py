@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from deepmd_mft.errors import UserError
+from deepmd_mft.evaluation.labels import labels_of
 from deepmd_mft.inference.predictor import Predictor
 from deepmd_mft.report.distance import fingerprints
 from deepmd_mft.uncertainty.estimate import Looked
@@ -23,7 +24,7 @@ __all__ = ["Ensemble"]
 
 
 class Ensemble:
-    """Property models of the same outputs.
+    """Models of the same properties, or of the same classes.
 
     Parameters
     ----------
@@ -32,7 +33,7 @@ class Ensemble:
     Raises
     ------
     UserError
-        If a model does not predict numbers, two predict different properties, or two are equal.
+        If a model predicts energies and forces, two predict different properties, or two are equal.
     """
 
     def __init__(self, files: Sequence[ModelFile]) -> None:
@@ -41,14 +42,13 @@ class Ensemble:
         self.outputs: list[Output] = self.predictors[0].outputs
         self.checksums = [model_checksum(one) for one in self.predictors]
         for file, one in zip(files, self.predictors, strict=True):
-            if one.is_force_field or any(output.num_classes for output in one.outputs):
-                kind = "energies and forces" if one.is_force_field else "classes"
+            if one.is_force_field:
                 raise UserError(
-                    f"{file.path} predicts {kind}; this verb takes models that predict numbers, "
-                    "use `dp-mft evaluate` (--head chooses another branch)"
+                    f"{file.path} predicts energies and forces; this verb takes models of "
+                    "properties, use `dp-mft evaluate` (--head chooses another branch)"
                 )
             if one.outputs != self.outputs:
-                names = [", ".join(o.name for o in two) for two in (self.outputs, one.outputs)]
+                names = [_named(two) for two in (self.outputs, one.outputs)]
                 raise UserError(
                     f"{files[0].path} predicts {names[0]} and {file.path} {names[1]}; the models "
                     "of an ensemble predict the same"
@@ -62,13 +62,33 @@ class Ensemble:
                 )
 
     @property
+    def num_classes(self) -> int | None:
+        """Number of classes that the models tell; None if they predict numbers."""
+        return self.outputs[0].num_classes
+
+    @property
     def columns(self) -> list[str]:
-        """Name of each column of the predictions."""
+        """Name of each column of the labels."""
         return [
-            one.name if one.columns == 1 else f"{one.name}_{number}"
+            one.name if one.label_columns == 1 else f"{one.name}_{number}"
             for one in self.outputs
-            for number in range(one.columns)
+            for number in range(one.label_columns)
         ]
+
+    def labels(self, structures: StructureSet) -> np.ndarray:
+        """Return the labels of a set, nframes x columns; NaN where there is none.
+
+        Raises
+        ------
+        UserError
+            If a label is no class of the models.
+        """
+        parts = []
+        for output in self.outputs:
+            found = labels_of(structures, output)
+            empty = np.full((len(structures), output.label_columns), np.nan)
+            parts.append(empty if found is None else found)
+        return np.hstack(parts)
 
     def look(self, structures: StructureSet) -> Looked:
         """Predict and represent structures.
@@ -95,6 +115,8 @@ class Ensemble:
             if one.variances:
                 variances.append(np.hstack([found[output.name] for output in one.variances]))
             latent.append(one.represent(batches, "descriptor"))
+            if self.num_classes:
+                continue
             features = one.represent(batches, "last_layer")
             with_bias = np.hstack([features, np.ones((len(features), 1))])
             last.append(with_bias * natoms if _is_sum(one.params) else with_bias)
@@ -106,6 +128,13 @@ class Ensemble:
             last,
             fingerprints(structures),
         )
+
+
+def _named(outputs: list[Output]) -> str:
+    return ", ".join(
+        f"{one.name} ({one.num_classes} classes)" if one.num_classes else one.name
+        for one in outputs
+    )
 
 
 def model_checksum(predictor: Predictor) -> str:

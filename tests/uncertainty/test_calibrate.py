@@ -7,14 +7,9 @@ from scipy.stats import binom
 
 from deepmd_mft.errors import UserError
 from deepmd_mft.structures.structure_set import StructureSet
-from deepmd_mft.uncertainty.calibrate import (
-    INTERVALS,
-    Calibration,
-    calibrate,
-    check_apart,
-    conformal_quantile,
-)
+from deepmd_mft.uncertainty.calibrate import calibrate, check_apart, load_calibration
 from deepmd_mft.uncertainty.estimate import DISTANCES, STDS, Looked, laplace, nearest, usable_stds
+from deepmd_mft.uncertainty.intervals import INTERVALS, conformal_quantile
 from deepmd_mft.uncertainty.tables import score_table, sparsification_table, telling_table
 from tests.helpers.dp import DATA
 
@@ -34,6 +29,7 @@ def made():
     valid, label = looked(40, 2)
     record = {
         "coverage": 0.9,
+        "num_classes": None,
         "seed": 0,
         "columns": ["gap"],
         "models": [{"path": "a", "weights_sha256": "1"}],
@@ -78,7 +74,7 @@ def test_ensemble_of_two_and_of_one(made):
     two, _ = looked(5, 4)
     np.testing.assert_allclose(STDS["ensemble"](two, None), two.predictions.std(0, ddof=1))
     one, _ = looked(5, 4, models=1)
-    assert usable_stds(one, has_reference=True) == ["llpr"]
+    assert usable_stds(one, calibrated=True) == ["llpr"]
     del made.scales["ensemble"]
     with pytest.raises(UserError, match="an ensemble needs two models or more"):
         made.std(one, "ensemble")
@@ -104,18 +100,18 @@ def test_distances_are_larger_outside_and_nearest_is_itself(made):
 
 def test_file_gives_the_same_and_knows_its_models(made, tmp_path):
     made.save(tmp_path / "c.npz")
-    back = Calibration.load(tmp_path / "c.npz", ["1"])
+    back = load_calibration(tmp_path / "c.npz", ["1"])
     new, _ = looked(9, 7)
     for name in made.scales:
         np.testing.assert_array_equal(back.std(new, name), made.std(new, name))
     with pytest.raises(UserError, match="calibration of other models"):
-        Calibration.load(tmp_path / "c.npz", ["2"])
+        load_calibration(tmp_path / "c.npz", ["2"])
     (tmp_path / "bad.npz").write_bytes(b"nothing")
     with pytest.raises(UserError, match="no calibration"):
-        Calibration.load(tmp_path / "bad.npz", ["1"])
+        load_calibration(tmp_path / "bad.npz", ["1"])
     np.savez(tmp_path / "other.npz", a=np.zeros(3))
     with pytest.raises(UserError, match="no calibration"):
-        Calibration.load(tmp_path / "other.npz", ["1"])
+        load_calibration(tmp_path / "other.npz", ["1"])
 
 
 def test_calibration_set_is_neither_training_nor_test():

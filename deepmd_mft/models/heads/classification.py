@@ -13,6 +13,7 @@ from deepmd_mft.models.heads.base import MFTFittingNet
 from deepmd_mft.models.heads.property import MFTPropertyFittingNet, PropertyModel
 from deepmd_mft.models.mft_model import register_head
 from deepmd_mft.models.statistics import OutputStatistics
+from deepmd_mft.structures.class_labels import not_classes
 
 
 @Fitting.register("mft_classification")
@@ -121,7 +122,7 @@ def count_classes(labels: np.ndarray, num_classes: int, name: str) -> np.ndarray
         If a label is no class number, or only one class occurs.
     """
     known = labels[np.isfinite(labels)]
-    bad = known[(known != np.round(known)) | (known < 0) | (known >= num_classes)]
+    bad = not_classes(labels, num_classes)
     if len(bad):
         raise UserError(
             f"property '{name}': label {bad[0]:g} is no class; with num_classes {num_classes} the "
