@@ -35,7 +35,7 @@ VERBS = {
     "select": "find the best checkpoint of a run on its validation set",
     "interpolate": "models between two checkpoints, and soups; the best on validation data",
     "evaluate": "errors of models on split folders",
-    "calibrate": "how far to believe models: intervals, probabilities from validation data, in one file",
+    "calibrate": "how far to believe models: intervals or probabilities from validation data",
     "predict": "structures without labels: value, interval, distance from the training set",
     "report": "one page that compares runs in and out of distribution",
     "analyze": "look into representations: collapse, drift, fitting auxiliary sets",
