@@ -120,6 +120,6 @@ def _sets_of_each(
 
     if not folds:
         return [find_sets(args.split, args.sets)] * len(models)
-    known = {name: sets_of_fold(name, fold, args.sets) for name, fold in folds.items()}
     own = match_folds([folder_of_run(model.path) for model in models], folds)
+    known = {name: sets_of_fold(name, folds[name], args.sets) for name in dict.fromkeys(own)}
     return [known[name] for name in own]

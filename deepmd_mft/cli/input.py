@@ -13,12 +13,39 @@ from deepmd_mft.errors import UserError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from deepmd_mft.inputs.filling import Filling
+
 T = TypeVar("T")
+
+#: Options of the data, and what these are for.
+SECTIONS = {"train": "training", "valid": "validation"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     parser.add_argument("template", type=Path, help="a JSON of input_templates/, or any input")
+    for name, kind in SECTIONS.items():
+        parser.add_argument(
+            f"--{name}",
+            nargs="+",
+            type=Path,
+            default=[],
+            metavar="DIR",
+            help=f"{kind} data of the property",
+        )
+    add_filling(parser)
+    parser.add_argument("-o", "--out", type=Path, default=Path("input.json"), help="input.json")
+    parser.add_argument(
+        "--no-tighten",
+        action="store_true",
+        help="leave e_sel, a_sel and sel_reduce_factor as they are, instead of fitting them to the "
+        "data in the input and in a copy of the checkpoint (the same network)",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace it")
+
+
+def add_filling(parser: argparse.ArgumentParser) -> None:
+    """Declare what goes into a template beside the data of the property."""
     parser.add_argument(
         "--checkpoint",
         type=Path,
@@ -33,16 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the branch of the checkpoint whose head an auxiliary branch inherits, or RANDOM; "
         "left out, the one of its name",
     )
-    for name in ("train", "valid"):
-        kind = {"train": "training", "valid": "validation"}[name]
-        parser.add_argument(
-            f"--{name}",
-            nargs="+",
-            type=Path,
-            default=[],
-            metavar="DIR",
-            help=f"{kind} data of the property",
-        )
+    for name, kind in SECTIONS.items():
         parser.add_argument(
             f"--aux-{name}",
             nargs="+",
@@ -95,14 +113,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="shares by numbers of structures instead, n^(1/T); JMP takes 2",
     )
     parser.add_argument("--stat-files", metavar="DIR", help="where deepmd-kit keeps statistics")
-    parser.add_argument("-o", "--out", type=Path, default=Path("input.json"), help="input.json")
-    parser.add_argument(
-        "--no-tighten",
-        action="store_true",
-        help="leave e_sel, a_sel and sel_reduce_factor as they are, instead of fitting them to the "
-        "data in the input and in a copy of the checkpoint (the same network)",
-    )
-    parser.add_argument("--overwrite", action="store_true", help="replace it")
 
 
 def _batch_size(text: str) -> int | str:
@@ -135,28 +145,17 @@ def _share(text: str) -> float:
     return share
 
 
-def run(args: argparse.Namespace) -> int:
-    """Fill and write; say the next two commands."""
-    from deepmd_mft.files.staging import check_file, staged_file  # noqa: PLC0415
+def read_filling(args: argparse.Namespace, train: list[Path], valid: list[Path]) -> Filling:
+    """Return what goes into a template: these data, and the options of :func:`add_filling`."""
     from deepmd_mft.inputs.auxiliary import parse_auxiliary  # noqa: PLC0415
-    from deepmd_mft.inputs.filling import Filling, fill  # noqa: PLC0415
-    from deepmd_mft.inputs.narrowing import Narrowed, narrow  # noqa: PLC0415
+    from deepmd_mft.inputs.filling import Filling  # noqa: PLC0415
 
-    auxiliary = parse_auxiliary(args.aux_train, args.aux_valid)
-    data = [*args.train, *args.valid]
-    data += [path for one in auxiliary for path in [*one.train, *one.valid]]
-    read = [path for path in (args.template, args.checkpoint, *data) if path is not None]
-    check_file(args.out, read, overwrite=args.overwrite)
     if args.temperature is not None and args.temperature <= 0:
         raise UserError("--temperature must be positive")
-    try:
-        template = json.loads(args.template.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{args.template} cannot be read as JSON ({error})") from None
-    filling = Filling(
-        args.train,
-        args.valid,
-        auxiliary,
+    return Filling(
+        train,
+        valid,
+        parse_auxiliary(args.aux_train, args.aux_valid),
         checkpoint=args.checkpoint,
         aux_heads=_named(args.aux_head, "--aux-head", str),
         steps=args.steps,
@@ -170,6 +169,22 @@ def run(args: argparse.Namespace) -> int:
         type_map=args.type_map,
         save_freq=args.save_freq,
     )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Fill and write; say the next two commands."""
+    from deepmd_mft.files.staging import check_file, staged_file  # noqa: PLC0415
+    from deepmd_mft.inputs.filling import fill  # noqa: PLC0415
+    from deepmd_mft.inputs.narrowing import Narrowed, narrow  # noqa: PLC0415
+
+    filling = read_filling(args, args.train, args.valid)
+    data = [*args.train, *args.valid, *filling.auxiliary_data]
+    read = [path for path in (args.template, args.checkpoint, *data) if path is not None]
+    check_file(args.out, read, overwrite=args.overwrite)
+    try:
+        template = json.loads(args.template.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{args.template} cannot be read as JSON ({error})") from None
     with staged_file(args.out, read, overwrite=args.overwrite) as partial:
         found = Narrowed(fill(template, filling, args.out), args.checkpoint)
         if not args.no_tighten:

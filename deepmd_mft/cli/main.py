@@ -28,6 +28,7 @@ VERBS = {
     "split": "divide a converted set into train, val, id_test and ood_test",
     "replay": "label structures by a teacher: an auxiliary set without the original data",
     "input": "fill a template from a checkpoint and data folders",
+    "plan": "fill and check the inputs of folds, strategies and seeds; a Makefile that trains them",
     "normalise": "common units and shares for several force-field data sets (joint pre-training)",
     "tighten": "make neighbour lists as narrow as the data allow, for the same network",
     "prune": "a checkpoint with the chosen branches and elements, without the optimizer",

@@ -67,6 +67,16 @@ def _has_data(folder: Path) -> bool:
     )
 
 
+def parts_of(fold: Path) -> dict[str, list[Path]]:
+    """Return the sets of a fold, or of a split, by role: ``train``, ``val`` and ``test``."""
+    paths = [fold / name for name in _set_names(fold)]
+    roles = {"train": ("train",), "val": ("val",), "test": TESTS}
+    return {
+        role: [path for path in paths if path.name.startswith(begin)]
+        for role, begin in roles.items()
+    }
+
+
 def test_sets(folders: list[Path], chosen: list[str] | None) -> list[StructureSet]:
     """Return the chosen sets; by default the test sets, else all, of folders that are no folds."""
     names = [one for folder in folders for one in _set_names(folder) if one.startswith(TESTS)]

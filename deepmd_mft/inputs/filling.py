@@ -86,6 +86,11 @@ class Filling:
     save_freq: int | None = None
     notes: list[str] = field(default_factory=list)
 
+    @property
+    def auxiliary_data(self) -> list[Path]:
+        """Data folders of the branches beside the property's."""
+        return [path for one in self.auxiliary for path in [*one.train, *one.valid]]
+
 
 def fill(template: dict[str, Any], filling: Filling, out: Path) -> dict[str, Any]:
     """Return the filled input.
@@ -137,9 +142,8 @@ def _strategy(model: dict[str, Any]) -> str:
 
 
 def _refuse_auxiliary(filling: Filling) -> None:
-    folders = [path for one in filling.auxiliary for path in [*one.train, *one.valid]]
     for given in (
-        ", ".join(map(str, folders)),
+        ", ".join(map(str, filling.auxiliary_data)),
         ", ".join(filling.aux_heads.values()),
         ", ".join(map(str, filling.aux_batch_sizes.values())),
         ", ".join(map(str, filling.shares.values())),

@@ -1,0 +1,173 @@
+"""The templates of a plan: what each strategy is called, and what it starts from."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from deepmd_mft.checkpoints.branch import branches_of
+from deepmd_mft.errors import UserError
+from deepmd_mft.inputs.branches import flat, read_input
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+#: Sizes of neighbour lists, which leave the network as it is.
+_LISTS = {"e_sel", "a_sel", "sel", "sel_reduce_factor"}
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """A template and its name.
+
+    Attributes
+    ----------
+    name : str
+        Part of the names of its runs.
+    path : Path
+    config : dict
+        The template, or a filled input; its paths hold from everywhere.
+    finetunes : bool
+        Whether it starts from the checkpoint: a model or branch has ``finetune_head``.
+    """
+
+    name: str
+    path: Path
+    config: dict[str, Any]
+    finetunes: bool
+
+    @property
+    def is_multi_task(self) -> bool:
+        """Whether it has branches."""
+        return "model_dict" in self.config["model"]
+
+
+def read_strategies(texts: Iterable[str], checkpoint: Path | None) -> list[Strategy]:
+    """Read ``[NAME=]FILE`` texts.
+
+    Parameters
+    ----------
+    texts : iterable of str
+        The name is that of the file, without ``input_``, if left out.
+    checkpoint : Path, optional
+        What those with ``finetune_head`` start from.
+
+    Raises
+    ------
+    UserError
+        If a file is no input, two strategies have one name, or the checkpoint and the templates
+        do not go together.
+    """
+    found: dict[str, Strategy] = {}
+    for text in texts:
+        name, path = _split(text)
+        if name in found:
+            raise UserError(
+                f"--template: {found[name].path} and {path} are both called {name}; name them, as "
+                "in --template ft=input.json"
+            )
+        config = read_input(path)
+        heads = [one.get("finetune_head") for one in branches_of(config["model"]).values()]
+        found[name] = Strategy(
+            name, path, with_paths(config, _absolute(path.absolute().parent)), any(heads)
+        )
+    finetuned = [one for one in found.values() if one.finetunes]
+    if checkpoint is None and finetuned:
+        raise UserError(
+            f"{finetuned[0].path} has finetune_head, so it starts from a checkpoint: give "
+            "--checkpoint FILE, or a template without that key"
+        )
+    if checkpoint is not None and not finetuned:
+        raise UserError(
+            f"no template starts from {checkpoint}: none has finetune_head (RANDOM for a new head) "
+            "in its model or a branch; write it there, or leave out --checkpoint"
+        )
+    return list(found.values())
+
+
+def _split(text: str) -> tuple[str, Path]:
+    name, equals, path = text.partition("=")
+    if not equals or "/" in name or Path(text).exists():
+        name, path = Path(text).stem.removeprefix("input_"), text
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
+        raise UserError(
+            f"--template {text}: '{name}' becomes part of the names of folders; name it with "
+            "letters, digits, dots, - and _, as in --template ft=FILE"
+        )
+    return name, Path(path)
+
+
+def _absolute(base: Path) -> Callable[[str], str]:
+    """Return what makes paths of an input in ``base`` absolute; what is not there stays."""
+    return lambda path: str(base / path) if (base / path).exists() else path
+
+
+def relative_to(base: Path) -> Callable[[str], str]:
+    """Return what makes absolute paths relative to a folder."""
+    return lambda path: os.path.relpath(path, base) if Path(path).is_absolute() else path
+
+
+def with_paths(part: Any, convert: Callable[[str], str]) -> Any:
+    """Return JSON whose paths of data and of reference checkpoints are converted."""
+    if isinstance(part, list):
+        return [with_paths(one, convert) for one in part]
+    if not isinstance(part, dict):
+        return part
+    found = {key: with_paths(value, convert) for key, value in part.items()}
+    for key in ("systems", "reference"):
+        if isinstance(found.get(key), str):
+            found[key] = convert(found[key])
+        elif isinstance(found.get(key), list):
+            found[key] = [convert(one) for one in found[key]]
+    return found
+
+
+def with_seed(config: dict[str, Any], seed: int) -> dict[str, Any]:
+    """Return an input of which everything that is drawn has one seed."""
+
+    def change(part: Any) -> Any:
+        if isinstance(part, list):
+            return [change(one) for one in part]
+        if not isinstance(part, dict):
+            return part
+        return {key: seed if key == "seed" else change(value) for key, value in part.items()}
+
+    found = dict(change(config))
+    found["training"]["seed"] = seed
+    for branch in branches_of(found["model"]).values():
+        for part in (branch.get("descriptor"), branch["fitting_net"]):
+            if isinstance(part, dict) and part.get("type") != "hybrid":  # its parts have seeds
+                part["seed"] = seed
+    return found
+
+
+def unlike(strategies: Iterable[Strategy], checkpoint: dict[str, Any]) -> list[str]:
+    """Say which strategies from scratch train another network than the checkpoint's.
+
+    Parameters
+    ----------
+    strategies : iterable of Strategy
+    checkpoint : dict
+        Its descriptor.
+    """
+    theirs = flat(checkpoint)
+    notes = []
+    for one in strategies:
+        mine = {} if one.finetunes else flat(_descriptor(one.config["model"]))
+        differing = [
+            f"{key} {value} (the checkpoint {theirs[key]})"
+            for key, value in mine.items()
+            if key in theirs and theirs[key] != value
+            if key.split("/")[-1] not in {"seed", "trainable", *_LISTS}
+        ]
+        if differing:
+            notes.append(f"{one.name} trains another network from scratch: {', '.join(differing)}")
+    return notes
+
+
+def _descriptor(model: dict[str, Any]) -> dict[str, Any]:
+    entry = next(iter(branches_of(model).values())).get("descriptor", {})
+    return dict(model["shared_dict"][entry] if isinstance(entry, str) else entry)
