@@ -85,7 +85,8 @@ def classification(logits: np.ndarray, label: np.ndarray) -> dict[str, float]:
     -------
     dict of str to float
         ``accuracy``; ``roc_auc`` (one against the rest for more than two classes; NaN if a class
-        does not occur); ``f1`` of class 1, or its mean over the classes; ``cross_entropy``.
+        does not occur); ``f1`` of class 1 (NaN if it does not occur), or its mean over the
+        classes that occur; ``cross_entropy``.
     """
     if not len(label) or not np.isfinite(logits).all():
         return dict.fromkeys(CLASSES, np.nan)
@@ -95,15 +96,16 @@ def classification(logits: np.ndarray, label: np.ndarray) -> dict[str, float]:
     every = list(range(num_classes))
     binary = num_classes == 2
     complete = len(np.unique(truth)) == num_classes
+    scored = [one for one in ([1] if binary else every) if one in truth]
     scores = probability[:, 1] if binary else probability
     return {
         "accuracy": float(sk.accuracy_score(truth, chosen)),
         "roc_auc": float(sk.roc_auc_score(truth, scores, multi_class="ovr"))
         if complete
         else np.nan,
-        "f1": float(
-            sk.f1_score(truth, chosen, average="binary" if binary else "macro", zero_division=0)
-        ),
+        "f1": float(sk.f1_score(truth, chosen, labels=scored, average="macro", zero_division=0))
+        if scored
+        else np.nan,
         "cross_entropy": float(sk.log_loss(truth, probability, labels=every)),
     }
 

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     import pandas as pd
-    from matplotlib.axes import Axes
 
 WIDTH, HEIGHT = 5.4, 3.9
 
@@ -41,7 +40,9 @@ def draw(
     title: str,
     caption: str,
     numbers: pd.DataFrame,
-    paint: Callable[[Axes, dict[str, str]], None],
+    paint: Callable[[Any, dict[str, str]], None],
+    *,
+    panels: int | None = None,
 ) -> Drawing:
     """Draw a figure once for each theme.
 
@@ -53,14 +54,19 @@ def draw(
         What is drawn, for the CSV beside it.
     paint : callable
         Draws into the axes; takes the colour of each strategy, of ``ink`` and ``paper``.
+    panels : int, optional
+        So many axes side by side, which are painted as a list.
     """
     images = {}
     for theme, (paper, ink, _) in THEMES.items():
         with mpl.rc_context(style(theme)):
-            figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
-            axes: Any = figure.add_subplot()
-            axes.grid(visible=True)
-            paint(axes, {**STRATEGY_COLOURS[theme], "ink": ink, "paper": paper})
+            height = HEIGHT if (panels or 1) == 1 else 0.8 * HEIGHT
+            figure = Figure(figsize=(WIDTH, height), layout="constrained")
+            axes = figure.subplots(1, panels or 1, squeeze=False)[0].tolist()
+            for one in axes:
+                one.grid(visible=True)
+            colours = {**STRATEGY_COLOURS[theme], "ink": ink, "paper": paper}
+            paint(axes if panels else axes[0], colours)
             buffer = io.BytesIO()
             figure.savefig(buffer, format="png", dpi=170)
         images[theme] = buffer.getvalue()

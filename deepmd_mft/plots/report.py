@@ -135,9 +135,15 @@ def _handles(tests: list[str], colours: dict[str, str], *, paper: bool, seeds: b
     return handles
 
 
+def quality(runs: list[Run], unit: str) -> tuple[str, str]:
+    """Return the metric that figures show, and what they call it."""
+    return ("accuracy", "accuracy") if runs[0].classes else ("rmse", f"RMSE ({unit})")
+
+
 def errors(runs: list[Run], table: pd.DataFrame, unit: str) -> Drawing:
-    """RMSE with bootstrap intervals, and the error of the mean as a line."""
+    """RMSE, or accuracy of classes, with bootstrap intervals."""
     order, tests = strategies_of(runs), tests_of(table)
+    metric, words = quality(runs, unit)
 
     def paint(axes: Axes, colours: dict[str, str]) -> None:
         width = 0.8 / len(tests)
@@ -147,10 +153,11 @@ def errors(runs: list[Run], table: pd.DataFrame, unit: str) -> Drawing:
                 middle = place + width * (shift - (len(tests) - 1) / 2)
                 for number, (_, row) in enumerate(rows.iterrows()):
                     x = middle + 0.7 * width * ((number + 0.5) / len(rows) - 0.5)
-                    spread = [[row.rmse - row.rmse_low], [row.rmse_high - row.rmse]]
+                    value, low, high = (row[f"{metric}{end}"] for end in ("", "_low", "_high"))
+                    spread = [[value - low], [high - value]]
                     axes.errorbar(
                         x,
-                        row.rmse,
+                        value,
                         None if np.isnan(spread).any() else spread,
                         color=colours[name],
                         marker=MARKERS[name],
@@ -161,16 +168,17 @@ def errors(runs: list[Run], table: pd.DataFrame, unit: str) -> Drawing:
         axes.set_xticks(range(len(order)), [name.upper() for name in order])
         axes.set_ylim(bottom=0)
         axes.set_xlim(-0.6, len(order) - 0.4)
-        axes.set_ylabel(f"RMSE ({unit})")
+        axes.set_ylabel(words)
         axes.grid(visible=False, axis="x")
 
     caption = (
-        f"Root mean square error by set, in this order: {', '.join(tests)}; filled markers are the "
-        "first. Bars are 95 % bootstrap intervals over the test structures of one run; runs "
-        "(seeds, folds) stand side by side."
+        f"{words[0].upper()}{words[1:]} by set, in this order: {', '.join(tests)}; filled markers "
+        "are the first. Bars are 95 % bootstrap intervals over the test structures of one run; "
+        "runs (seeds, folds) stand side by side."
     )
     numbers = table[table["strategy"].isin(order)]
-    return draw("rmse", "Errors in and out of distribution", caption, numbers, paint)
+    title = f"{'Accuracy' if runs[0].classes else 'Errors'} in and out of distribution"
+    return draw(metric, title, caption, numbers, paint)
 
 
 def parity(run: Run, unit: str, limits: tuple[float, float]) -> Drawing:
@@ -210,25 +218,31 @@ def parity(run: Run, unit: str, limits: tuple[float, float]) -> Drawing:
 
 
 def distances(runs: list[Run], unit: str) -> list[Drawing]:
-    """RMSE by the distance from the training data, of the label and of the structure."""
+    """RMSE by the distance from the training data, of the label and of the structure.
+
+    Of classes: the fraction that is wrong, by the distance of the structure.
+    """
+    classes = runs[0].classes
+    words = "fraction of wrong classes" if classes else f"RMSE ({unit})"
     structural = StructuralDistances()
     of_structures = [structural.of(run) for run in runs]
     pooled = [one for one in of_structures if one is not None]
     edges = np.unique(np.quantile(np.concatenate(pooled), QUANTILES)) if pooled else np.array([])
-    of_label = by_distance(runs, [label_distance(run) for run in runs], LABEL_EDGES)
+    of_labels = [None if classes else label_distance(run) for run in runs]
+    of_label = by_distance(runs, of_labels, LABEL_EDGES)
     of_structure = by_distance(runs, of_structures, edges)
     found = [
         _distance_figure(
             of_label,
             ("distance_label", "Error by distance of the label"),
-            ("distance from the training mean (training std)", f"RMSE ({unit})"),
+            ("distance from the training mean (training std)", words),
             "how far their label lies from the mean of the training labels, in standard "
             "deviations of these",
         ),
         _distance_figure(
             of_structure,
             ("distance_structure", "Error by distance of the structure"),
-            ("distance to training (its own median = 1)", f"RMSE ({unit})"),
+            ("distance to training (its own median = 1)", words),
             "how far their radial distribution, told apart by pairs of elements, lies from that "
             "of the nearest training structure; 1 is the median among training structures",
         ),
@@ -245,10 +259,10 @@ def _distance_figure(
     def paint(axes: Axes, colours: dict[str, str]) -> None:
         for strategy in [one for one in STRATEGIES if (numbers["strategy"] == one).any()]:
             own = numbers[numbers["strategy"] == strategy].groupby("distance_from")
-            mean = own[["mean_distance", "rmse"]].mean()
+            mean = own[["mean_distance", numbers.columns[-1]]].mean()
             axes.plot(
                 mean["mean_distance"],
-                mean["rmse"],
+                mean.iloc[:, 1],
                 color=colours[strategy],
                 marker=MARKERS[strategy],
                 markersize=5,
@@ -272,56 +286,62 @@ def learning_curves(runs: list[Run], unit: str) -> list[Drawing]:
     found = []
     table = _curves(runs, forces=False)
     if table is not None:
-        found.append(
-            _curve_figure(
-                runs,
-                table,
-                ("learning_property", "Learning curve: property branch"),
-                ("steps of the property branch", f"validation error ({unit})"),
-            )
-        )
+        words = _of_curve(str(table["column"].iloc[0]), unit)
+        name = ("learning_property", "Learning curve: property branch")
+        found.append(_curve_figure(runs, table, name, ("steps of the property branch", words)))
     table = _curves(runs, forces=True)
     if table is not None:
-        found.append(
-            _curve_figure(
-                runs,
-                table,
-                ("learning_forces", "Learning curve: force-field branch"),
-                ("steps of the property branch", "validation force RMSE (eV/Å)"),
-            )
-        )
+        name = ("learning_forces", "Learning curve: force-field branch")
+        words = "validation force RMSE (eV/Å)"
+        found.append(_curve_figure(runs, table, name, ("steps of the property branch", words)))
     return found
 
 
+#: Columns of ``lcurve.out`` that the learning curve of a property may show, the preferred first.
+CURVES = ("rmse", "mae", "cross_entropy", "accuracy")
+
+
+def _of_curve(column: str, unit: str) -> str:
+    if column.startswith(("rmse", "mae")):
+        return f"validation error ({unit})"
+    return f"validation {column.partition('_val')[0].replace('_', ' ')}"
+
+
 def _curves(runs: list[Run], *, forces: bool) -> pd.DataFrame | None:
-    parts = []
+    """Return the learning curves of the runs, all of the same quantity."""
+    shown: list[tuple[Run, dict[str, str]]] = []
     for run in runs:
-        if run.curve.empty:
-            continue
         own = f"_{run.branch}" if run.branch else ""
-        wanted = (
-            [c for c in run.curve if c.startswith("rmse_f_val") and c != f"rmse_f_val{own}"]
-            if forces
-            else [c for c in (f"rmse_val{own}", f"mae_val{own}") if c in run.curve]
-        )
-        if wanted:
-            parts.append(
-                pd.DataFrame(
-                    {
-                        "run": run.folder.name,
-                        "strategy": run.strategy,
-                        "step": run.curve["step"] * run.share,
-                        "column": wanted[0],
-                        "error": run.curve[wanted[0]],
-                    }
-                )
-            )
-    return pd.concat(parts) if parts else None
+        if forces:
+            others = [
+                c for c in run.curve if c.startswith("rmse_f_val") and c != f"rmse_f_val{own}"
+            ]
+            columns = {"rmse_f": others[0]} if others else {}
+        else:
+            columns = {n: f"{n}_val{own}" for n in CURVES if f"{n}_val{own}" in run.curve}
+        if columns:
+            shown.append((run, columns))
+    common = [name for name in ("rmse_f", *CURVES) if all(name in found for _, found in shown)]
+    if not shown or not common:
+        return None
+    parts = [
+        {
+            "run": run.folder.name,
+            "strategy": run.strategy,
+            "step": run.curve["step"] * run.share,
+            "column": columns[common[0]],
+            "error": run.curve[columns[common[0]]],
+        }
+        for run, columns in shown
+    ]
+    return pd.concat([pd.DataFrame(part) for part in parts])
 
 
 def _curve_figure(
     runs: list[Run], numbers: pd.DataFrame, name: tuple[str, str], labels: tuple[str, str]
 ) -> Drawing:
+    logarithmic = not labels[1].endswith("accuracy")
+
     def paint(axes: Axes, colours: dict[str, str]) -> None:
         for strategy in strategies_of(runs):
             curves = [own for _, own in numbers[numbers["strategy"] == strategy].groupby("run")]
@@ -332,14 +352,16 @@ def _curve_figure(
                 label = strategy.upper() if number == 0 else None
                 style = {"color": colours[strategy], "ls": LINES[strategy], "lw": 2}
                 axes.plot(own["step"], smooth, label=label, **style)
-        axes.set(xlabel=labels[0], ylabel=labels[1], yscale="log")
-        _plain_logarithmic(axes)
+        axes.set(xlabel=labels[0], ylabel=labels[1])
+        if logarithmic:
+            axes.set_yscale("log")
+            _plain_logarithmic(axes)
         axes.legend()
 
     caption = (
-        "From lcurve.out, logarithmic scale: the mean of the last five validation batches, one "
-        "line per run (thin: single batches, if there is one run of a strategy). dp-mft select "
-        "evaluates the whole validation set instead."
+        f"From lcurve.out{', logarithmic scale' if logarithmic else ''}: the mean of the last five "
+        "validation batches, one line per run (thin: single batches, if there is one run of a "
+        "strategy). dp-mft select evaluates the whole validation set instead."
     )
     return draw(*name, caption, numbers, paint)
 
@@ -353,7 +375,8 @@ def _plain_logarithmic(axes: Axes) -> None:
 
 
 def few_shot(runs: list[Run], table: pd.DataFrame, unit: str) -> Drawing | None:
-    """RMSE by number of training labels, if the runs have several."""
+    """RMSE, or accuracy of classes, by number of training labels, if the runs have several."""
+    metric, words = quality(runs, unit)
     table = table[table["strategy"].isin(strategies_of(runs)) & (table["labels"] > 0)]
     if table["labels"].nunique() < 2:
         return None
@@ -363,7 +386,7 @@ def few_shot(runs: list[Run], table: pd.DataFrame, unit: str) -> Drawing | None:
         for name in strategies_of(runs):
             for number, test in enumerate(tests):
                 own = table[(table["strategy"] == name) & (table["test"] == test)]
-                mean = own.groupby("labels")["rmse"].mean()
+                mean = own.groupby("labels")[metric].mean()
                 axes.plot(
                     mean.index,
                     mean,
@@ -372,17 +395,20 @@ def few_shot(runs: list[Run], table: pd.DataFrame, unit: str) -> Drawing | None:
                     marker=MARKERS[name],
                     label=f"{name.upper()} {test}",
                 )
-                axes.plot(own["labels"], own["rmse"], ".", color=colours[name], markersize=4)
-        axes.set(xscale="log", yscale="log", xlabel="training labels", ylabel=f"RMSE ({unit})")
+                axes.plot(own["labels"], own[metric], ".", color=colours[name], markersize=4)
+        axes.set(xscale="log", xlabel="training labels", ylabel=words)
         ticks = sorted(table["labels"].unique())
         axes.set_xticks(ticks, [str(tick) for tick in ticks], minor=False)
         axes.minorticks_off()
-        _plain_logarithmic(axes)
+        if metric == "rmse":
+            axes.set_yscale("log")
+            _plain_logarithmic(axes)
         axes.legend(ncols=2, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0))
 
     caption = (
-        f"Test error by number of training labels, means over runs (seeds, folds) of a set: "
-        f"{', '.join(tests)} as full, dashed, dotted lines; dots are runs. Both axes logarithmic."
+        f"{words[0].upper()}{words[1:]} by number of training labels, means over runs (seeds, "
+        f"folds) of a set: {', '.join(tests)} as full, dashed, dotted lines; dots are runs. "
+        f"{'Both axes are' if metric == 'rmse' else 'The number of labels is'} logarithmic."
     )
-    columns = ["run", "strategy", "set", "test", "labels", "rmse"]
+    columns = ["run", "strategy", "set", "test", "labels", metric]
     return draw("few_shot", "Few-shot curves", caption, table[columns], paint)

@@ -123,7 +123,7 @@ def fingerprints(structures: StructureSet) -> sparse.csr_matrix:
 def by_distance(
     runs: list[Run], distances: list[np.ndarray | None], edges: np.ndarray
 ) -> pd.DataFrame:
-    """Return the RMSE in bins of distance.
+    """Return the RMSE, or of classes the fraction that is wrong, in bins of distance.
 
     Parameters
     ----------
@@ -136,19 +136,19 @@ def by_distance(
     Returns
     -------
     pd.DataFrame
-        A row for each run and bin with ten structures or more.
+        A row for each run and bin with ten structures or more; columns ``rmse`` or ``wrong``.
     """
     rows = []
     for run, distance in zip(runs, distances, strict=True):
         if distance is None:
             continue
-        label = run.predictions["label"].to_numpy(dtype=float)
-        error = run.predictions["prediction"].to_numpy(dtype=float) - label
+        loss, label = run.losses(), run.predictions["label"].to_numpy(dtype=float)
         which = np.searchsorted(edges, distance, side="right") - 1
         for number, low in enumerate(edges):
             inside = (which == number) & np.isfinite(distance) & np.isfinite(label)
             if inside.sum() < FEWEST:
                 continue
+            mean = float(loss[inside].mean())
             rows.append(
                 {
                     "run": run.folder.name,
@@ -157,7 +157,7 @@ def by_distance(
                     "distance_to": edges[number + 1] if number + 1 < len(edges) else np.inf,
                     "mean_distance": distance[inside].mean(),
                     "structures": int(inside.sum()),
-                    "rmse": float(np.sqrt(np.mean(error[inside] ** 2))),
+                    **({"wrong": mean} if run.classes else {"rmse": mean**0.5}),
                 }
             )
     return pd.DataFrame(rows)

@@ -12,7 +12,7 @@ import pandas as pd
 
 from deepmd_mft.errors import UserError
 from deepmd_mft.evaluation.folds import without_fold
-from deepmd_mft.evaluation.metrics import class_probabilities, interval, intervals, measure
+from deepmd_mft.evaluation.metrics import interval, intervals, measure
 from deepmd_mft.report.strategy import STRATEGIES
 from deepmd_mft.structures.structure_set import StructureSet
 
@@ -228,16 +228,12 @@ def _losses(runs: list[Run]) -> dict[str, list[np.ndarray]]:
     """Return by set the loss of every structure in each run: squared errors, or wrong classes."""
     found: dict[str, list[np.ndarray]] = {}
     for run in runs:
+        every = run.losses()
         for name in run.sets:
-            prediction, label = run.values(name)
-            if not len(label) or not np.isfinite(prediction).all():
-                continue
-            if run.classes:
-                chosen = class_probabilities(prediction).argmax(axis=1)
-                loss = (chosen != label[:, 0]).astype(float)
-            else:
-                loss = np.mean((prediction - label) ** 2, axis=1)
-            found.setdefault(name, []).append(loss)
+            labelled = np.isfinite(run.predictions["label"]) & (run.predictions["set"] == name)
+            loss = every[labelled]
+            if len(loss) and np.isfinite(loss).all():
+                found.setdefault(name, []).append(loss)
     return found
 
 

@@ -11,6 +11,8 @@ import numpy as np
 from deepmd_mft.files.records import write_record
 from deepmd_mft.files.staging import check_file, check_folder, staged_file, staged_folder
 from deepmd_mft.plots import report as figures
+from deepmd_mft.plots.classes import class_figures
+from deepmd_mft.report.classes import absent_classes
 from deepmd_mft.report.errors import (
     BASELINES,
     Gain,
@@ -84,7 +86,12 @@ def write_report(
         title=title or f"{runs[0].property_name}: {several} in and out of distribution",
         tables=[_test_table(runs, table, found, test, paper) for test in figures.tests_of(table)],
         headings=CLASSES if runs[0].classes else NUMBERS,
-        notes=[*unlike_seeds(runs), *leaks(runs), *(note for run in runs for note in run.notes)],
+        notes=[
+            *unlike_seeds(runs),
+            *leaks(runs),
+            *(absent_classes(runs) if runs[0].classes else []),
+            *(note for run in runs for note in run.notes),
+        ],
         choices=choices(runs),
         splits=splits(runs),
         unit=unit,
@@ -121,24 +128,27 @@ def _drawings(
     of_most = table[table["run"].isin(names)]
     largest = {(run.strategy, run.training.labels or -1) for run in most}
     of_largest = [gain for gain in found if (gain.strategy, gain.labels) in largest]
-    improvement = figures.improvement(most, of_largest, paper, figures.tests_of(table))
-    drawings = [improvement]
-    if not runs[0].classes:
-        values = np.concatenate(
-            [run.predictions[["label", "prediction"]].to_numpy().ravel() for run in most]
-        )
-        values = values[np.isfinite(values)]
-        margin = 0.03 * np.ptp(values)
-        limits = (float(values.min() - margin), float(values.max() + margin))
-        drawings += [
-            figures.errors(most, of_most, unit),
-            *[figures.parity(run, unit, limits) for run in figures.first_of_each(most)],
-            *figures.distances(most, unit),
-        ]
-    drawings += figures.learning_curves(most, unit)
-    if not runs[0].classes:
-        drawings.append(figures.few_shot(runs, table, unit))
+    tests = figures.tests_of(table)
+    drawings = [
+        figures.improvement(most, of_largest, paper, tests),
+        figures.errors(most, of_most, unit),
+        *(class_figures(most, tests) if runs[0].classes else _parities(most, unit)),
+        *figures.distances(most, unit),
+        *figures.learning_curves(most, unit),
+        figures.few_shot(runs, table, unit),
+    ]
     return [drawing for drawing in drawings if drawing is not None]
+
+
+def _parities(runs: list[Run], unit: str) -> list[Drawing]:
+    """Return prediction against label, one run of each strategy, all on the same axes."""
+    values = np.concatenate(
+        [run.predictions[["label", "prediction"]].to_numpy().ravel() for run in runs]
+    )
+    values = values[np.isfinite(values)]
+    margin = 0.03 * np.ptp(values)
+    limits = (float(values.min() - margin), float(values.max() + margin))
+    return [figures.parity(run, unit, limits) for run in figures.first_of_each(runs)]
 
 
 def _unit(runs: list[Run]) -> str | None:
@@ -211,7 +221,8 @@ def _spread(own: pd.DataFrame, metric: str, structures: int) -> str:
     """Return the spread over several runs, or the interval of one."""
     if len(own) > 1:
         over = "folds" if len(set(own["set"])) > 1 else "seeds"
-        return f"± {digits(own[metric].std(), structures)} ({over})"
+        places = len(digits(own[metric].mean(), structures).partition(".")[2])
+        return f"± {own[metric].std():.{places}f} ({over})"
     low, high = own.get(f"{metric}_low"), own.get(f"{metric}_high")
     if low is None or high is None or not np.isfinite([low.iloc[0], high.iloc[0]]).all():
         return ""

@@ -13,6 +13,7 @@ from deepmd_mft.checkpoints.run import TrainingRun, best_model
 from deepmd_mft.checkpoints.start import read_starts, summary_of_labels
 from deepmd_mft.errors import UserError
 from deepmd_mft.evaluation.folds import find_folds, match_folds, sets_of_fold, test_sets
+from deepmd_mft.evaluation.metrics import class_probabilities
 from deepmd_mft.evaluation.tables import evaluate, read_evaluation
 from deepmd_mft.files.checksums import file_checksum
 from deepmd_mft.files.staging import staged_folder
@@ -112,6 +113,21 @@ class Run:
         part = self.of_set(name)
         columns = [one for one in part if one.startswith("prediction")]
         return part[columns].to_numpy(dtype=float), part[["label"]].to_numpy(dtype=float)
+
+    def losses(self) -> np.ndarray:
+        """Return for every row of the predictions its squared error; of classes 1 if it is wrong.
+
+        NaN where there is no label, or the prediction is not a number.
+        """
+        label = self.predictions["label"].to_numpy(dtype=float)
+        columns = [one for one in self.predictions if one.startswith("prediction")]
+        prediction = self.predictions[columns].to_numpy(dtype=float)
+        if self.classes:
+            loss = (class_probabilities(prediction).argmax(axis=1) != label).astype(float)
+        else:
+            loss = np.mean((prediction - label[:, None]) ** 2, axis=1)
+        known = np.isfinite(label) & np.isfinite(prediction).all(axis=1)
+        return np.where(known, loss, np.nan)
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,13 @@ def test_one_class_only_has_no_roc_auc():
     assert np.isnan(classification(np.array([[1.0], [2.0]]), np.ones((2, 1)))["roc_auc"])
 
 
+def test_f1_is_of_the_classes_that_occur():
+    logits = np.eye(3)[[0, 0, 1, 2]] * 5
+    found = classification(logits, np.array([[0], [0], [0], [2]]))
+    assert found["f1"] == pytest.approx((0.8 + 1.0) / 2)  # class 1 does not occur, if predicted
+    assert np.isnan(classification(np.array([[1.0], [-2.0]]), np.zeros((2, 1)))["f1"])
+
+
 def test_three_classes():
     logits = np.eye(3)[[0, 1, 2, 1]] * 5
     found = classification(logits, np.array([[0], [1], [2], [2]]))

@@ -46,10 +46,13 @@ def test_a_supercell_is_the_same_crystal():
 
 
 def test_bins():
-    predictions = pd.DataFrame(
-        {"label": np.zeros(30), "prediction": np.repeat([1.0, 2.0, 9.0], 10)}
+    run = SimpleNamespace(
+        folder=SimpleNamespace(name="a"),
+        strategy="ft",
+        classes=False,
+        predictions=pd.DataFrame({"label": np.zeros(30)}),
+        losses=lambda: np.repeat([1.0, 4.0, 81.0], 10),
     )
-    run = SimpleNamespace(folder=SimpleNamespace(name="a"), strategy="ft", predictions=predictions)
     distance = np.repeat([0.5, 1.5, np.nan], 10)
     table = by_distance([run, run], [distance, None], np.array([0.0, 1.0]))
     assert list(table["rmse"]) == [1.0, 2.0]

@@ -120,6 +120,30 @@ def test_evaluate_scores_what_predict_writes(trained, tmp_path, capsys):
     assert set(pd.read_csv(tmp_path / "out" / "telling.csv")["set"]) == {"ood_test"}
 
 
+def test_report(trained, tmp_path):
+    runs = [f"{trained / 's1'}:scratch", f"{trained / 's2'}:ft"]
+    out = tmp_path / "report.html"
+    words = ["--split", str(trained / "sets"), "--sets", "id_test", "ood_test", "-q"]
+    assert main(["report", *runs, *words, "-o", str(out)]) == 0
+    files = tmp_path / "report_files"
+    names = {path.stem for path in files.glob("*.csv")} - {"errors", "gains"}
+    assert names == {
+        *("improvement", "accuracy", "confusion_scratch", "confusion_ft"),
+        *("reliability", "distance_structure", "learning_property"),
+    }
+    page = out.read_text()
+    for name in names:
+        assert f"{name}.csv" in page
+        assert (files / f"{name}_dark.png").stat().st_size > 1000
+    assert "RMSE" not in page
+    counts = pd.read_csv(files / "confusion_ft.csv").groupby("set")
+    errors = pd.read_csv(files / "errors.csv").set_index(["strategy", "set"])
+    for name, table in counts:
+        right = table["structures"][table["label"] == table["predicted"]].sum()
+        expected = errors.loc[("ft", name), "accuracy"]
+        assert right / table["structures"].sum() == pytest.approx(expected)
+
+
 def relabelled(trained, folder, change):
     """Copy the validation set with other labels."""
     shutil.copytree(trained / "sets" / "valid", folder)
