@@ -1,12 +1,15 @@
 # The two commands of the README, and what they need.
 #   make quickstart   install into .venv, fine-tune with and without MFT, test ID and OOD
 #   make test         install into .venv, run the checks and the tests
+# And of those who work on it (CONTRIBUTING.md).
+#   make docs         the site, in docs/_build/html
+#   make links        ask every external link of the site; needs a network
 
 VENV ?= .venv
 BIN := $(VENV)/bin
 PYTHON ?= python3
 
-.PHONY: quickstart test install templates benchmarks clean
+.PHONY: quickstart test docs links install templates clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/python examples/qm9_gap/quickstart.py
@@ -18,6 +21,13 @@ test: $(VENV)/.installed
 	$(BIN)/python input_templates/make_templates.py --check
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --cov --cov-report term
 
+# -W: a broken link between pages, or to a heading, is an error.
+docs: $(VENV)/.docs
+	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build/html
+
+links: $(VENV)/.docs
+	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -q -b linkcheck docs docs/_build/links
+
 install: $(VENV)/.installed
 
 # deepmd-kit brings its own torch, 5.6 GB with CUDA; minutes the first time, nothing after.
@@ -27,8 +37,12 @@ $(VENV)/.installed: pyproject.toml
 	$(BIN)/python -m pip install -e ".[test]"
 	touch $@
 
+$(VENV)/.docs: $(VENV)/.installed
+	$(BIN)/python -m pip install -e ".[docs]"
+	touch $@
+
 templates: $(VENV)/.installed
 	$(BIN)/python input_templates/make_templates.py
 
 clean:
-	rm -rf $(VENV) examples/qm9_gap/runs
+	rm -rf $(VENV) examples/qm9_gap/runs docs/_build

@@ -19,7 +19,7 @@ from deepmd_mft.errors import UserError
 from deepmd_mft.files.disk import is_full
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from types import FrameType
 
 VERBS = {
@@ -109,20 +109,33 @@ def _fail(verb: str, error: object) -> int:
 
 def _run(argv: list[str], called: str) -> int:
     """Parse the command line and run the verb ``called``."""
+    args = build_parser([called]).parse_args(argv)
+    return int(args.run(args))
+
+
+def build_parser(verbs: Iterable[str]) -> argparse.ArgumentParser:
+    """Return the parser of the command line.
+
+    Parameters
+    ----------
+    verbs : iterable of str
+        Those that have their arguments; of the others, whose modules are not imported, only the
+        summary is there.
+    """
     parser = argparse.ArgumentParser(
         prog="dp-mft",
         description="Tools around multi-task fine-tuning with DeePMD-kit. "
         "Training, freezing and testing stay with `dp --pt`.",
     )
+    complete = set(verbs)
     subparsers = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for verb, summary in VERBS.items():
         subparser = subparsers.add_parser(verb, help=summary, description=summary)
-        if verb == called:
+        if verb in complete:
             module = importlib.import_module(f"deepmd_mft.cli.{verb}")
             module.add_arguments(subparser)
             subparser.set_defaults(run=module.run)
-    args = parser.parse_args(argv)
-    return int(args.run(args))
+    return parser
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from deepmd_mft.representations.drift import wasserstein
 __all__ = ["Candidate", "advise", "rank"]
 
 #: Farther than this many times the distance between two halves of the target: another domain.
-#: A rule of thumb between a set of molecules and crystals (docs/analysis.md), not a fitted value.
+#: A rule of thumb between molecules and crystals (docs/howto/analysis.md), not a fitted value.
 FAR = 5.0
 
 

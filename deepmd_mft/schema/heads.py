@@ -81,7 +81,7 @@ def fitting_mft_spatial_extent() -> Argument:
         "mft_spatial_extent",
         dict,
         [property_name(several=False), _bias(), *_native_net("intensive")],
-        doc="Electronic spatial extent <R^2> of molecules: sum_i x_i |r_i - r_com|^2 with the "
+        doc="Electronic spatial extent <R^2> of molecules: `sum_i x_i |r_i - r_com|^2` with the "
         "mass-weighted centre; the bias is that of x_i. Systems with a cell are refused.",
     )
 
@@ -108,7 +108,7 @@ def fitting_mft_dipole_norm() -> Argument:
         "mft_dipole_norm",
         dict,
         [property_name(several=False), *parts, *_native_net("intensive")],
-        doc="Dipole moment of molecules: the norm of a vector, |sum_i d_i + q_i (r_i - r_com)|. "
+        doc="Dipole moment of molecules: the norm of a vector, `|sum_i d_i + q_i (r_i - r_com)|`. "
         "Systems with a cell are refused.",
     )
 

@@ -95,8 +95,8 @@ def loss_mft_property() -> list[Argument]:
             "mse, mae, rmse, or smooth_mae (Huber with `beta`) of the difference divided by the "
             "scale of the head; extensive properties are compared per atom. gaussian_nll: negative "
             "log-likelihood of a normal distribution, with `predict_variance` in the fitting net. "
-            "mape: mean absolute relative error, |label - output| / |label + 1e-3|, in the unit of "
-            "the label.",
+            "mape: mean absolute relative error, `|label - output| / |label + 1e-3|`, in the "
+            "unit of the label.",
         ),
         Argument(
             "beta",

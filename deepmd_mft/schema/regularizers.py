@@ -32,7 +32,7 @@ def regularizers() -> Argument:
         "l2_sp",
         dict,
         [
-            _weight("Lambda of lambda ||w - w0||^2."),
+            _weight("Lambda of `lambda ||w - w0||^2`."),
             _reference(),
             choice("on", ("backbone", "all"), "backbone", "The descriptor alone, or the head too."),
         ],
