@@ -7,6 +7,7 @@ from pathlib import Path
 
 from deepmd_mft.checkpoints.run import best_model
 from deepmd_mft.errors import UserError
+from deepmd_mft.files.shipped import find_checkpoint
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class ModelFile:
         ----------
         text : str
             The name is that of the folder and file if left out. A folder stands for its best
-            model, see :func:`~.run.best_model`.
+            model, see :func:`~.run.best_model`; ``embedded`` for the checkpoint of the package.
         branch : str, optional
             The branch of files without one.
 
@@ -42,7 +43,7 @@ class ModelFile:
         path, colon, said = rest.rpartition(":")
         if not colon or Path(rest).exists():
             path, said = rest, ""
-        found = Path(path)
+        found = find_checkpoint(Path(path))
         if found.is_dir():
             found = best_model(found)
         if not found.is_file():

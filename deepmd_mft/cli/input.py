@@ -23,7 +23,11 @@ SECTIONS = {"train": "training", "valid": "validation"}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
-    parser.add_argument("template", type=Path, help="a JSON of input_templates/, or any input")
+    parser.add_argument(
+        "template",
+        type=Path,
+        help="the name of a template, for instance small/mft or qm9/homo/ft, or any input.json",
+    )
     for name, kind in SECTIONS.items():
         parser.add_argument(
             f"--{name}",
@@ -50,7 +54,8 @@ def add_filling(parser: argparse.ArgumentParser) -> None:
         "--checkpoint",
         type=Path,
         metavar="FILE",
-        help="gives descriptor, type map, dim_case_embd and the heads that it has",
+        help="gives descriptor, type map, dim_case_embd and the heads that it has; `embedded` is "
+        "the small one that comes with this package",
     )
     parser.add_argument(
         "--aux-head",
@@ -147,6 +152,7 @@ def _share(text: str) -> float:
 
 def read_filling(args: argparse.Namespace, train: list[Path], valid: list[Path]) -> Filling:
     """Return what goes into a template: these data, and the options of :func:`add_filling`."""
+    from deepmd_mft.files.shipped import find_checkpoint  # noqa: PLC0415
     from deepmd_mft.inputs.auxiliary import parse_auxiliary  # noqa: PLC0415
     from deepmd_mft.inputs.filling import Filling  # noqa: PLC0415
 
@@ -156,7 +162,7 @@ def read_filling(args: argparse.Namespace, train: list[Path], valid: list[Path])
         train,
         valid,
         parse_auxiliary(args.aux_train, args.aux_valid),
-        checkpoint=args.checkpoint,
+        checkpoint=None if args.checkpoint is None else find_checkpoint(args.checkpoint),
         aux_heads=_named(args.aux_head, "--aux-head", str),
         steps=args.steps,
         batch_size=args.batch_size,
@@ -173,27 +179,29 @@ def read_filling(args: argparse.Namespace, train: list[Path], valid: list[Path])
 
 def run(args: argparse.Namespace) -> int:
     """Fill and write; say the next two commands."""
+    from deepmd_mft.files.shipped import find_template  # noqa: PLC0415
     from deepmd_mft.files.staging import check_file, staged_file  # noqa: PLC0415
     from deepmd_mft.inputs.filling import fill  # noqa: PLC0415
     from deepmd_mft.inputs.narrowing import Narrowed, narrow  # noqa: PLC0415
 
     filling = read_filling(args, args.train, args.valid)
     data = [*args.train, *args.valid, *filling.auxiliary_data]
-    read = [path for path in (args.template, args.checkpoint, *data) if path is not None]
+    checkpoint, source = filling.checkpoint, find_template(args.template)
+    read = [path for path in (source, checkpoint, *data) if path is not None]
     check_file(args.out, read, overwrite=args.overwrite)
     try:
-        template = json.loads(args.template.read_text())
+        template = json.loads(source.read_text())
     except (OSError, ValueError) as error:
-        raise UserError(f"{args.template} cannot be read as JSON ({error})") from None
+        raise UserError(f"{source} cannot be read as JSON ({error})") from None
     with staged_file(args.out, read, overwrite=args.overwrite) as partial:
-        found = Narrowed(fill(template, filling, args.out), args.checkpoint)
+        found = Narrowed(fill(template, filling, args.out), checkpoint)
         if not args.no_tighten:
-            found = narrow(found.config, args.checkpoint, args.out, overwrite=args.overwrite)
+            found = narrow(found.config, checkpoint, args.out, overwrite=args.overwrite)
         partial.write_text(json.dumps(found.config, indent=2) + "\n")
     for note in [*filling.notes, *found.notes]:
         print(note, file=sys.stderr)
-    if found.checkpoint != args.checkpoint:
-        print(f"wrote {found.checkpoint}; {args.checkpoint} is as it was", file=sys.stderr)
+    if found.checkpoint != checkpoint:
+        print(f"wrote {found.checkpoint}; {checkpoint} is as it was", file=sys.stderr)
     finetune = f" --finetune {found.checkpoint.resolve()}" if found.checkpoint else ""
     print(f"wrote {args.out}; next, in {args.out.absolute().parent}:", file=sys.stderr)
     print(f"  dp-mft check {args.out.name}{finetune}", file=sys.stderr)

@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         required=True,
         metavar="[NAME=]FILE",
-        help="a JSON of input_templates/, or any input, for each strategy; those with "
+        help="the name of a template, or any input.json, for each strategy; those with "
         "finetune_head start from the checkpoint, others from random weights",
     )
     parser.add_argument(

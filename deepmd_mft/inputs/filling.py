@@ -98,7 +98,7 @@ def fill(template: dict[str, Any], filling: Filling, out: Path) -> dict[str, Any
     Parameters
     ----------
     template : dict
-        A deepmd-kit input, for instance from ``input_templates/``.
+        A deepmd-kit input, for instance a template.
     filling : Filling
     out : Path
         Where it will lie; data paths are written relative to its folder.

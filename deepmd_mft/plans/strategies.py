@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from deepmd_mft.checkpoints.branch import branches_of
 from deepmd_mft.errors import UserError
+from deepmd_mft.files.shipped import find_template
 from deepmd_mft.inputs.branches import flat, read_input
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ def _split(text: str) -> tuple[str, Path]:
             f"--template {text}: '{name}' becomes part of the names of folders; name it with "
             "letters, digits, dots, - and _, as in --template ft=FILE"
         )
-    return name, Path(path)
+    return name, find_template(Path(path))
 
 
 def _absolute(base: Path) -> Callable[[str], str]:
