@@ -27,8 +27,10 @@ import pandas as pd
 from strategies import (
     EXAMPLE,
     PROPERTY_STEPS,
+    checkpoint_of,
     dp_mft,
     link,
+    model_of,
     prepare_run,
     prepare_training_sets,
     train,
@@ -228,13 +230,6 @@ def write_table(work: Path, runs: dict[str, list[Path]]) -> None:
     print(text)
 
 
-def model_of(folder: Path) -> str:
-    """Return the chosen model of a run, or of an interpolation, with its branch."""
-    path = folder / "input.json"
-    several = path.is_file() and "loss_dict" in path.read_text()
-    return f"{folder / 'model.best.pt'}{':property' if several else ''}"
-
-
 def summary(seeds: pd.DataFrame, drift: pd.DataFrame, clusters: pd.DataFrame) -> pd.DataFrame:
     """Return one row for each strategy: errors in milli-Hartree, drift, clusters."""
     rows = []
@@ -282,7 +277,7 @@ def choose(work: Path, name: str, seed: int, values: tuple[float, ...]) -> float
 def finish(work: Path, name: str, value: float | None, seed: int) -> Path:
     """Train a run to its end and select its checkpoint; return its folder."""
     folder = prepare(work, name, value, seed)
-    train(folder)
+    train(folder, checkpoint_of(folder))
     if not (folder / "model.best.pt").exists():
         branch = ["--head", "property"] if STRATEGIES[name][0] == "mft" else []
         dp_mft("select", str(folder), "-q", *branch)

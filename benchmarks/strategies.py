@@ -14,27 +14,24 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+__all__ = ["dp_mft", "model_of", "train"]  # of `runs`, for adaptation.py
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "examples" / "study"))
+
+from runs import CHECKPOINTS, dp_mft, model_of, set_seed, train  # noqa: E402
+
 EXAMPLE = ROOT / "examples" / "qm9_gap"
 STRATEGIES = ("scratch", "ft", "lp", "mft")
 PROPERTY_STEPS = 1500
-CHECKPOINTS = 10
-ONE_THREAD = {
-    "OMP_NUM_THREADS": "1",
-    "DP_INTRA_OP_PARALLELISM_THREADS": "1",
-    "DP_INTER_OP_PARALLELISM_THREADS": "1",
-    "NUM_WORKERS": "0",
-}
 
 
 def main() -> int:
@@ -59,7 +56,7 @@ def main() -> int:
         for strategy in STRATEGIES
     ]
     with ThreadPoolExecutor(args.jobs) as pool:
-        list(pool.map(train, folders))
+        list(pool.map(train, folders, [checkpoint_of(folder) for folder in folders]))
     for folder in folders:
         dp_mft("select", str(folder), "-q")
     dp_mft(
@@ -133,50 +130,16 @@ def prepare_run(
     return folder
 
 
+def checkpoint_of(folder: Path) -> Path | None:
+    """Return what a run of this name starts from."""
+    return None if "scratch" in folder.name else Path("pretrained/model.pt")
+
+
 def link(place: Path, target: Path) -> None:
     """Make a link, if it is not there, or its target has moved."""
     if not place.exists():
         place.unlink(missing_ok=True)
         place.symlink_to(target.resolve())
-
-
-def set_seed(part: Any, seed: int) -> None:
-    """Set every key `seed` below `part`."""
-    if isinstance(part, dict):
-        for key, value in part.items():
-            if key == "seed":
-                part[key] = seed
-            else:
-                set_seed(value, seed)
-
-
-def train(folder: Path) -> None:
-    """Run `dp --pt train`, from the last checkpoint if there is one."""
-    config = json.loads((folder / "input.json").read_text())
-    if (folder / f"model.ckpt-{config['training']['numb_steps']}.pt").is_file():
-        return
-    start: list[str] = []
-    if (folder / "checkpoint").is_file():
-        start = ["--restart", (folder / "checkpoint").read_text().strip()]
-    elif "scratch" not in folder.name:
-        start = ["--finetune", "pretrained/model.pt"]
-    command = [sys.executable, "-m", "deepmd", "--pt", "train", "input.json", *start]
-    with (folder / "train.log").open("ab") as log:
-        subprocess.run(
-            command,
-            cwd=folder,
-            env={**os.environ, **ONE_THREAD},
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            check=True,
-        )
-    print(f"{folder.name} trained", flush=True)
-
-
-def dp_mft(*arguments: str) -> None:
-    """Run `dp-mft`."""
-    command = [sys.executable, "-m", "deepmd_mft", *arguments]
-    subprocess.run(command, env={**os.environ, **ONE_THREAD}, check=True)
 
 
 if __name__ == "__main__":
