@@ -63,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--strict", action="store_true", help="stop at the first bad structure, skip none")
     add("--limit", type=int, help="stop after this many structures of the source")
     add("--overwrite", action="store_true", help="replace an existing folder")
-    add("--quiet", action="store_true", help="no progress bar")
+    add("-q", "--quiet", action="store_true", help="no progress bar")
 
 
 def _elements(text: str) -> list[str]:

@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--write", help="only these folds' folders, separated by commas; 'none' for split.json")
     add("--jobs", type=int, default=os.cpu_count() or 1, help="processes for features and SMILES")
     add("--overwrite", action="store_true", help="replace an existing folder")
-    add("--quiet", action="store_true", help="no progress bars and remarks on standard error")
+    add("-q", "--quiet", action="store_true", help="no progress bars and remarks on standard error")
 
 
 def _usage(method: Method) -> str:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
+import importlib
 import signal
 import subprocess
 import sys
 
 import pytest
 
-from deepmd_mft.cli.main import main
+from deepmd_mft.cli.main import VERBS, main
 
 POOL = """
 import signal, sys, time, types
@@ -62,3 +64,11 @@ def test_what_the_machine_refuses_is_one_message(monkeypatch, capsys, error, wor
     assert main(["fetch"]) == 1
     assert words in capsys.readouterr().err
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_every_verb_that_can_be_quiet_has_the_short_form():
+    for name in VERBS:
+        parser = argparse.ArgumentParser()
+        importlib.import_module(f"deepmd_mft.cli.{name}").add_arguments(parser)
+        forms = [one.option_strings for one in parser._actions if "--quiet" in one.option_strings]
+        assert forms in ([], [["-q", "--quiet"]]), name
