@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from deepmd_mft.checkpoints.named import find_checkpoint
 from deepmd_mft.checkpoints.run import best_model
 from deepmd_mft.errors import UserError
-from deepmd_mft.files.shipped import find_checkpoint
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,8 @@ class ModelFile:
         ----------
         text : str
             The name is that of the folder and file if left out. A folder stands for its best
-            model, see :func:`~.run.best_model`; ``embedded`` for the checkpoint of the package.
+            model, see :func:`~.run.best_model`; other names are those of
+            :func:`~.named.find_checkpoint`.
         branch : str, optional
             The branch of files without one.
 

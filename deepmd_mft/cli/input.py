@@ -53,9 +53,10 @@ def add_filling(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--checkpoint",
         type=Path,
-        metavar="FILE",
+        metavar="FILE|NAME",
         help="gives descriptor, type map, dim_case_embd and the heads that it has; `embedded` is "
-        "the small one that comes with this package",
+        "the small one that comes with this package, DPA-3.1-3M and the like what "
+        "`dp pretrained download` has fetched",
     )
     parser.add_argument(
         "--aux-head",
@@ -152,7 +153,7 @@ def _share(text: str) -> float:
 
 def read_filling(args: argparse.Namespace, train: list[Path], valid: list[Path]) -> Filling:
     """Return what goes into a template: these data, and the options of :func:`add_filling`."""
-    from deepmd_mft.files.shipped import find_checkpoint  # noqa: PLC0415
+    from deepmd_mft.checkpoints.named import find_checkpoint  # noqa: PLC0415
     from deepmd_mft.inputs.auxiliary import parse_auxiliary  # noqa: PLC0415
     from deepmd_mft.inputs.filling import Filling  # noqa: PLC0415
 

@@ -54,13 +54,14 @@ def run(args: argparse.Namespace) -> int:
         if not args.quiet:
             print(text, file=sys.stderr)
 
-    strategies = read_strategies(args.template, args.checkpoint)
-    plan = Plan.of(args.split, strategies, args.seeds, read_filling(args, [], []))
+    filling = read_filling(args, [], [])
+    strategies = read_strategies(args.template, filling.checkpoint)
+    plan = Plan.of(args.split, strategies, args.seeds, filling)
     new = write_plan(plan, args.out, tell)
     for note in plan.notes:
         tell(f"dp-mft plan: {note}")
     for one in strategies:
-        start = f"from {args.checkpoint}" if one.finetunes else "from random weights"
+        start = f"from {filling.checkpoint}" if one.finetunes else "from random weights"
         tell(f"{one.name}: {start}, {len(plan.folds)} x {len(args.seeds)} runs (folds, seeds)")
     tell(f"{len(new)} of {len(plan.runs)} runs are new in {args.out}; next:")
     tell(f"  make -C {shlex.quote(str(args.out))} -j 2 -k")

@@ -10,25 +10,11 @@ from pathlib import Path
 
 from deepmd_mft.errors import UserError
 
-__all__ = ["EMBEDDED", "find_checkpoint", "find_template", "template_names"]
-
-#: What the embedded checkpoint is called where a verb takes a checkpoint.
-EMBEDDED = "embedded"
+__all__ = ["CHECKPOINT", "find_template", "template_names"]
 
 _TEMPLATES = Path(__file__).parents[1] / "input-templates"
-_CHECKPOINT = Path(__file__).parents[1] / "embedded-checkpoint" / "model.pt"
-
-
-def find_checkpoint(path: Path) -> Path:
-    """Return the path, or that of the checkpoint that comes with the package.
-
-    Parameters
-    ----------
-    path : Path
-        A file or folder of that name comes first; ``embedded`` is the small DPA-3 of
-        ``examples/qm9_gap``, pretrained on GFN2-xTB energies and forces of QM9 molecules.
-    """
-    return _CHECKPOINT if str(path) == EMBEDDED and not path.exists() else path
+#: The small DPA-3 of ``examples/qm9_gap``, pretrained on GFN2-xTB energies and forces of QM9.
+CHECKPOINT = Path(__file__).parents[1] / "embedded-checkpoint" / "model.pt"
 
 
 def find_template(path: Path) -> Path:

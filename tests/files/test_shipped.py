@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from deepmd_mft.checkpoints.model_file import ModelFile
+from deepmd_mft.checkpoints.named import find_checkpoint
 from deepmd_mft.errors import UserError
 from deepmd_mft.files.checksums import file_checksum
-from deepmd_mft.files.shipped import find_checkpoint, find_template, template_names
+from deepmd_mft.files.shipped import find_template, template_names
 from tests.helpers.dp import ROOT
 
 EMBEDDED = ROOT / "examples" / "qm9_gap" / "pretrained" / "model.pt"

@@ -167,4 +167,4 @@ def gives_rot_mat(descriptor: torch.nn.Module) -> bool:
     mapping = torch.arange(2, device=env.DEVICE).unsqueeze(0)
     with torch.no_grad():
         _, rot_mat, *_ = descriptor(coord.view(1, -1), atype, nlist, mapping=mapping)
-    return rot_mat is not None
+    return rot_mat is not None and rot_mat.numel() > 0  # DPA-4 returns an empty one
