@@ -18,6 +18,7 @@ from deepmd.pt.model.model.model import BaseModel
 from deepmd.pt.model.task.base_fitting import BaseFitting
 from deepmd.utils.path import DPPath
 
+from deepmd_mft.bridge.descriptors import is_of_type
 from deepmd_mft.bridge.models import build_descriptor
 from deepmd_mft.bridge.reading import label_or_nan
 from deepmd_mft.bridge.training import all_batches
@@ -214,6 +215,15 @@ class MFTModel(PropertyModel):
         self.property_names = net.property_names
         self.property_dims = net.property_dims()
         self.is_intensive = net.is_intensive
+
+    def __prepare_scriptable__(self) -> "MFTModel":
+        """Refuse what TorchScript cannot compile: ``dp freeze`` comes here first."""
+        if is_of_type(self.atomic_model.descriptor, "dpa4"):
+            raise UserError(
+                "DeePMD-kit 3.2 freezes energy models on DPA-4 only, and no property model; give "
+                "the checkpoint itself, model.pt, to `dp --pt test --head` and `dp-mft evaluate`"
+            )
+        return self
 
     @classmethod
     def get_model(cls, model_params: dict[str, Any]) -> "MFTModel":
