@@ -19,6 +19,8 @@ default_role = "code"  # `this` is code in the options' texts, as in Markdown
 html_theme = "furo"
 html_title = "deepmd-mft"
 html_copy_source = False
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 
 myst_heading_anchors = 3
 myst_enable_extensions = ["dollarmath"]

@@ -10,7 +10,7 @@ from tests.helpers.dp import ROOT
 
 def test_nobody_is_sent_to_pypi_for_this_package():
     files = subprocess.run(
-        ["git", "ls-files", "*.py", "*.md", "*.html", "Makefile", "*.toml"],
+        ["git", "ls-files", "*.py", "*.md", "*.rst", "*.html", "*.yml", "Makefile", "*.toml"],
         cwd=ROOT,
         capture_output=True,
         text=True,

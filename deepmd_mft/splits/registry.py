@@ -4,6 +4,14 @@ A method is a function ``make(*columns, groups, **options) -> list[Fold]`` in a 
 family. Its entry in :data:`METHODS` names the columns (methods of
 :class:`~deepmd_mft.splits.columns.Columns`) and the options with their defaults; the command
 line, its help, its refusals and ``split.json`` all follow from the entry.
+
+How to add a split
+------------------
+1. Write ``make(*columns, groups, **options)`` in the file of its family in ``splits/``. Rows of one
+   group (``groups``, a number for each row) go to one part.
+2. List it in :data:`METHODS`, and an option that no other method has in :data:`OPTIONS`. What it
+   looks at is a method of :class:`~deepmd_mft.splits.columns.Columns`.
+3. Add it to ``tests/splits/test_splits.py``; ``tests/splits/test_leaks.py`` runs over all.
 """
 
 from __future__ import annotations

@@ -1,4 +1,16 @@
-"""Readers, one file a source; :func:`open_source` finds the right one."""
+"""Readers, one file a source; :func:`open_source` finds the right one.
+
+How to add a reader
+-------------------
+1. Write ``read_<kind>(path, options)`` in ``data/readers/<kind>.py``. It returns a
+   :class:`~deepmd_mft.data.frames.Source` whose ``frames`` yield
+   :class:`~deepmd_mft.data.frames.Frames`, in eV and Angstrom, one after the other, and
+   :class:`~deepmd_mft.data.frames.Skipped` for what cannot be read. It checks nothing else:
+   ``data/check.py`` does that for all.
+2. List the kind in ``READERS``, and let :func:`guess` tell it by name and first bytes.
+3. Add a file of a few structures, written by the test, to ``tests/data/test_readers.py``, and a
+   damaged one to ``tests/data/test_hostile.py``.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,15 @@
 """What every head of this package shares: its properties, their labels and output statistics.
 
+How to add a head
+-----------------
+1. Subclass :class:`MFTFittingNet` in a file of its own, ``models/heads/<name>.py``, with
+   ``@Fitting.register("mft_<name>")`` above it; say in ``variables`` what the net gives per atom.
+2. Subclass :class:`.MFTModel` beside it (:class:`.MoleculeModel` where a cell makes no sense), with
+   ``@register_head("mft_<name>")`` above it, and write the readout of a frame and its statistics.
+3. Import the net in ``models/__init__.py``.
+4. List its options in ``schema/heads.py`` and the function in ``HEADS`` there.
+5. Add it to ``tests/models/test_heads.py`` and ``tests/integration/test_heads.py``.
+
 No ``from __future__ import annotations`` here: TorchScript reads the annotations.
 """
 
