@@ -5,7 +5,10 @@ from __future__ import annotations
 import functools
 import importlib
 import logging
+import math
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from deepmd_mft.bridge.reading import can_read_sets, read_sets
 
@@ -84,26 +87,39 @@ class StatisticsSample(list):
         found = [getattr(one, "system", None) for one in datasets]
         return None if None in found else list(map(str, found))
 
-    def batches(self, arrays: list[str] | None = None) -> Iterator[dict[str, Any]]:
+    def batches(
+        self, arrays: list[str] | None = None, most: int | None = None
+    ) -> Iterator[dict[str, Any]]:
         """Yield every frame once, system after system, in batches of tensors on the CPU.
 
         Parameters
         ----------
         arrays : list of str, optional
             What is needed of a frame beside its types; all by default.
+        most : int, optional
+            Draw about so many if there are more, of each system its share (one at least).
         """
         nframes = sum(len(loader.dataset) for loader in self.loaders)
-        log.info("Reading labels for statistics from %d frames", nframes)
+        share = 1.0 if most is None else min(1.0, most / max(nframes, 1))
+        rng = np.random.default_rng(0)
+        drawn = f", about {most} drawn" if share < 1 else ""
+        log.info("Reading labels for statistics from %d frames%s", nframes, drawn)
         stat: Any = importlib.import_module("deepmd.pt.utils.stat")
         torch: Any = importlib.import_module("torch")
         for loader in self.loaders:
             data = getattr(loader.dataset, "data_system", None)
-            if arrays is not None and self.min_pair_dist <= 0 and can_read_sets(data, arrays):
+            every = share == 1 and self.min_pair_dist <= 0
+            if every and arrays is not None and can_read_sets(data, arrays):
                 yield from read_sets(data, arrays)
                 continue
+            frames = loader.dataset  # a loader of distributed training sees a part of it
+            if share < 1:
+                number = math.ceil(share * len(frames))
+                rows = np.sort(rng.choice(len(frames), number, replace=False))
+                frames = torch.utils.data.Subset(frames, rows.tolist())
             with torch.device("cpu"):
                 everything = torch.utils.data.DataLoader(
-                    loader.dataset,  # a loader of distributed training sees a part of it
+                    frames,
                     batch_size=loader.batch_size,
                     collate_fn=loader.collate_fn,
                     generator=torch.Generator(),  # leaves the training's random numbers alone
@@ -135,7 +151,9 @@ def keep_data_of_statistics() -> None:
     training.make_stat_input = make_sample
 
 
-def all_batches(sample: list[dict], arrays: list[str] | None = None) -> Iterator[dict[str, Any]]:
+def all_batches(
+    sample: list[dict], arrays: list[str] | None = None, most: int | None = None
+) -> Iterator[dict[str, Any]]:
     """Yield all frames of the training data that a sample was drawn from, in batches.
 
     Parameters
@@ -146,5 +164,7 @@ def all_batches(sample: list[dict], arrays: list[str] | None = None) -> Iterator
     arrays : list of str, optional
         What is needed of a frame beside its types, so that the sets of a system can be read as
         wholes; everything by default, frame by frame.
+    most : int, optional
+        Draw about so many if there are more.
     """
-    return sample.batches(arrays) if isinstance(sample, StatisticsSample) else iter(sample)
+    return sample.batches(arrays, most) if isinstance(sample, StatisticsSample) else iter(sample)

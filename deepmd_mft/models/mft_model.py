@@ -28,6 +28,9 @@ from deepmd_mft.models.statistics import OutputStatistics, StatisticsData
 
 log = logging.getLogger(f"deepmd.{__name__}")  # below deepmd's logger, to share its handlers
 
+#: Frames whose predictions shift the bias of an inherited head. Labels are read of all frames;
+#: predictions of 50,000 molecules would take minutes.
+MOST_PREDICTED = 5_000
 #: The model of each head, by the type of its fitting net.
 HEADS: dict[str, type["MFTModel"]] = {}
 
@@ -305,14 +308,15 @@ class MFTModel(PropertyModel):
             One dict of tensors for each data system, as deepmd-kit samples them.
         bias_adjust_mode : {"set-by-statistic", "change-by-statistic"}
             ``set``: fit bias and scale to the labels. ``change``: keep the scale, and add to the
-            bias a fit of the same kind to labels minus predictions.
+            bias a fit of the same kind to labels minus predictions, of :data:`MOST_PREDICTED`
+            frames if there are more.
         """
         if bias_adjust_mode == "set-by-statistic":
             self.atomic_model.change_out_bias(merged)
             return
         sample = merged() if callable(merged) else merged
         atomic, net = self.atomic_model, self.atomic_model.fitting_net
-        data = atomic.collect(all_batches(sample), self._predict)
+        data = atomic.collect(all_batches(sample, most=MOST_PREDICTED), self._predict)
         for number, name in enumerate(net.property_names):
             shift = net.fit_shift(number, data.values[number], data.counts, data.weights)
             dim = shift.shape[1]

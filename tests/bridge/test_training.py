@@ -116,6 +116,24 @@ def test_statistics_see_every_frame_once(data):
     assert max(len(batch["gap"]) for batch in batches) <= 4
 
 
+def test_some_frames_are_drawn_of_each_system(data):
+    """For predictions, which cost more than reading."""
+    packed = sample(data)
+
+    def drawn(most):
+        found = [batch["gap"].numpy() for batch in all_batches(packed, most=most)]
+        return np.concatenate(found)[:, 0]
+
+    some, every = drawn(20), drawn(10**6)
+    assert 20 <= len(some) <= 20 + len(packed.loaders), "each system rounds up"
+    assert len(every) >= len(gaps())
+    left = every[np.isfinite(every)].tolist()
+    for value in some[np.isfinite(some)].tolist():
+        left.remove(value)  # raises if a frame comes twice
+    assert not np.array_equal(some, every[: len(some)], equal_nan=True), "not only the first ones"
+    np.testing.assert_array_equal(some, drawn(20))
+
+
 def test_frames_that_are_not_trained_on_do_not_count(tmp_path):
     """min_pair_dist of the training data."""
     data = DpLoaderSet([str(write_npy(tmp_path / "set", gaps()))], 4, TYPE_MAP)
