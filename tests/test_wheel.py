@@ -8,9 +8,12 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from itertools import chain
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.version import Version
 
 from tests.helpers.dp import DATA, ROOT
 
@@ -76,3 +79,23 @@ def test_an_input_is_filled_outside_a_clone(wheel, tmp_path):
     record = json.loads((tmp_path / "run.json").read_text())["_dp_mft_input"]
     assert record["strategy"] == "ft"
     assert Path(record["checkpoint"]).is_relative_to(tmp_path / "site")
+
+
+def test_the_lowest_versions_are_the_lower_bounds():
+    """What `make test-lowest` installs is what pyproject.toml allows."""
+    tomllib = pytest.importorskip("tomllib")  # not in Python 3.10
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = chain.from_iterable(project["optional-dependencies"].values())
+    asked = [*project["dependencies"], *extras]
+    bounds = {Requirement(one).name.lower(): Requirement(one).specifier for one in asked}
+    lines = (ROOT / "tests" / "lowest.txt").read_text().splitlines()
+    pins = dict(line.lower().split("==") for line in lines if not line.startswith("#"))
+    for name, pin in pins.items():
+        if name == "dargs":  # deepmd-kit's
+            continue
+        (bound,) = [one for one in bounds[name] if one.operator == ">="]
+        released, allowed = Version(pin).release, Version(bound.version).release
+        assert released[: len(allowed)] == allowed, f"{name}: {pin}, but {bound} is allowed"
+    no_pin = {"deepmd-mft", "pytest", "pytest-cov", "pytest-xdist", "ruff", "mypy"}
+    docs = {"furo", "myst-parser", "sphinx"}
+    assert set(bounds) - set(pins) == no_pin | docs
