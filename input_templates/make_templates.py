@@ -217,7 +217,7 @@ def laptop() -> Size:
 
 
 def laptop_crystals() -> Size:
-    """Return a small network for crystals of any elements, to be trained from scratch.
+    """Return a small network for crystals of any elements.
 
     As in benchmarks/heads.py: the laptop's network with the neighbours that crystals have.
     """
@@ -326,8 +326,9 @@ def templates() -> dict[Path, str]:
     texts = {}
     for name, folder in SMALL_CRYSTALS.items():
         target = next(one for one in TARGETS if one.folder == folder)
-        config = build(target, laptop_crystals(), "scratch")
-        texts[Path("small") / f"{name}_scratch.json"] = json_text(config)
+        for strategy in ("scratch", "ft"):
+            config = build(target, laptop_crystals(), strategy)
+            texts[Path("small") / f"{name}_{strategy}.json"] = json_text(config)
     for strategy in STRATEGIES:
         name = f"input_{strategy}.json"
         texts[Path(name)] = json_text(build(QM9_GAP, published(), strategy))

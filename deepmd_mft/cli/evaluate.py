@@ -84,8 +84,11 @@ def run(args: argparse.Namespace) -> int:
     if not args.quiet:
         print(text_table(found.metrics))
         if found.has_seeds:
-            print("\nMean and standard deviation over files of one name:")
+            print("\nMean and standard deviation (n - 1) over seeds, files of one name and set:")
             print(found.seeds().dropna(axis=1, how="all").to_string(index=False))
+        if not found.folds().empty:
+            print("\nMean and standard deviation (n, as MatBench) over folds, each fold once:")
+            print(found.folds().dropna(axis=1, how="all").to_string(index=False))
         for table in ("trust", "telling") if args.calibration else ():
             if table in trust:
                 print(f"\n{trust[table].to_string(index=False)}")

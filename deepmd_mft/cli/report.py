@@ -46,6 +46,9 @@ def run(args: argparse.Namespace) -> int:
         import matplotlib as mpl  # noqa: F401, PLC0415
     except ImportError as error:
         raise missing_package(f"{error}", "report") from None
+    import pandas as pd  # noqa: PLC0415
+
+    from deepmd_mft.report.folds import text_table  # noqa: PLC0415
     from deepmd_mft.report.page import write_report  # noqa: PLC0415
     from deepmd_mft.report.runs import Wanted, load_runs, unlike_seeds  # noqa: PLC0415
     from deepmd_mft.report.strategy import parse_run  # noqa: PLC0415
@@ -62,5 +65,8 @@ def run(args: argparse.Namespace) -> int:
     for note in [*unlike_seeds(runs), *(note for run in runs for note in run.notes)]:
         print(f"dp-mft report: {note}", file=sys.stderr)
     if not args.quiet:
+        if (files / "folds.csv").is_file():
+            table = text_table(pd.read_csv(files / "errors.csv"), classes=runs[0].classes)
+            print(f"Mean and standard deviation over folds:\n{table}")
         print(f"wrote {page}, and its figures and numbers to {files}")
     return 0

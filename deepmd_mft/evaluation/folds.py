@@ -143,3 +143,8 @@ def sets_of_fold(name: str, fold: Path, chosen: list[str] | None) -> list[Struct
 def without_fold(name: str) -> str:
     """Return the name of a set without its fold."""
     return name.rpartition("/")[2]
+
+
+def fold_of_set(name: str) -> str:
+    """Return the fold of a set called FOLD/SET; empty if it is of none."""
+    return name.rpartition("/")[0]

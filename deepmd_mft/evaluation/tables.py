@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from deepmd_mft.errors import UserError
-from deepmd_mft.evaluation.folds import without_fold
+from deepmd_mft.evaluation.aggregate import over_folds, over_seeds
 from deepmd_mft.evaluation.force_field import force_field_tables
 from deepmd_mft.evaluation.labels import labels_of
 from deepmd_mft.evaluation.metrics import groups, intervals, measure
@@ -23,8 +24,6 @@ from deepmd_mft.inference.predictor import Output, Predictor
 from deepmd_mft.names import CLASSES, REGRESSION
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from deepmd_mft.checkpoints.model_file import ModelFile
     from deepmd_mft.structures.structure_set import StructureSet
 
@@ -61,22 +60,24 @@ class Evaluation:
         return bool(self.metrics["nan_predictions"].sum())
 
     def seeds(self) -> pd.DataFrame:
-        """Return mean and standard deviation over the files (seeds, folds) that share a name."""
-        names = [n for n in (*REGRESSION, *CLASSES) if n in self.metrics]
-        table = self.metrics.assign(set=self.metrics["set"].map(without_fold))
-        by = table.groupby(["model", "property", "set"], sort=False)
-        found = by[names].agg(["mean", "std"])
-        found.columns = ["_".join(column) for column in found.columns]
-        found.insert(0, "files", by.size())
-        return found.reset_index()
+        """Return mean and standard deviation over the files (seeds) that share name and set."""
+        return over_seeds(self.metrics, ["model", "property"], self._names)
 
     @property
     def has_seeds(self) -> bool:
-        """Whether some files share a name, property and set (of any fold)."""
+        """Whether some files share a name, property and set."""
         return bool((self.seeds()["files"] > 1).any())
 
+    def folds(self) -> pd.DataFrame:
+        """Return mean and standard deviation over folds, seeds of a fold first; may be empty."""
+        return over_folds(self.metrics, ["model", "property"], self._names)
+
+    @property
+    def _names(self) -> list[str]:
+        return [name for name in (*REGRESSION, *CLASSES) if name in self.metrics]
+
     def write(self, folder: Path, *, table_format: str = "csv") -> None:
-        """Write ``metrics.csv``, ``groups.csv``, ``seeds.csv``, predictions and the record.
+        """Write the tables, those of seeds and folds if there are any, and the record.
 
         Parameters
         ----------
@@ -89,6 +90,8 @@ class Evaluation:
         self.groups.to_csv(folder / "groups.csv", index=False)
         if self.has_seeds:
             self.seeds().to_csv(folder / "seeds.csv", index=False)
+        if not self.folds().empty:
+            self.folds().to_csv(folder / "folds.csv", index=False)
         if table_format == "parquet":
             self.predictions.to_parquet(folder / "predictions.parquet", index=False)
         else:
@@ -201,7 +204,10 @@ def _record(sets: list[StructureSet]) -> dict[str, Any]:
                 "unit": one.units,
                 "split": one.split_method,
                 "split_seed": _split_seed(one),
-                "folders": one.checksum(),
+                "folders": [
+                    {**folder, "path": str(Path(folder["path"]).absolute())}
+                    for folder in one.checksum()
+                ],
             }
             for one in sets
         },

@@ -49,11 +49,6 @@ def largest_training(runs: list[Run]) -> list[Run]:
     return found
 
 
-def first_of_each(runs: list[Run]) -> list[Run]:
-    """Return one run of each strategy, the first."""
-    return [next(run for run in runs if run.strategy == name) for name in strategies_of(runs)]
-
-
 def tests_of(table: pd.DataFrame) -> list[str]:
     """Return the test sets, without their folds, in distribution first."""
     tests = list(dict.fromkeys(table["test"]))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 import numpy as np
 
+from deepmd_mft.evaluation.folds import fold_of_set
 from deepmd_mft.files.records import write_record
 from deepmd_mft.files.staging import check_file, check_folder, staged_file, staged_folder
 from deepmd_mft.plots import report as figures
@@ -21,6 +22,15 @@ from deepmd_mft.report.errors import (
     gains,
     gains_table,
     kind_of_set,
+)
+from deepmd_mft.report.folds import (
+    fold_tables,
+    labels_in_words,
+    mean_and_spread,
+    pooled,
+    runs_in_words,
+    with_common_sizes,
+    write_folds,
 )
 from deepmd_mft.report.paper import Published, published
 from deepmd_mft.report.provenance import choices, described, leaks, splits
@@ -69,6 +79,7 @@ def write_report(
     check_file(out, read, overwrite=overwrite)
     check_folder(files, "report", read, overwrite=overwrite)
     check_comparable(runs)
+    runs = with_common_sizes(runs)
     table = error_table(runs)
     found = gains(runs)
     known_unit = unit or _unit(runs)
@@ -83,8 +94,13 @@ def write_report(
     )
     several = f"{len(runs)} runs" if len(runs) > 1 else "one run"
     page = environment.get_template("page.html").render(
-        title=title or f"{runs[0].property_name}: {several} in and out of distribution",
+        title=title or f"{runs[0].property_name}: {several}{_where(table)}",
         tables=[_test_table(runs, table, found, test, paper) for test in figures.tests_of(table)],
+        folds=[
+            one
+            for test in figures.tests_of(table)
+            if (one := fold_tables(runs, table, test)) is not None
+        ],
         headings=CLASSES if runs[0].classes else NUMBERS,
         notes=[
             *unlike_seeds(runs),
@@ -109,6 +125,7 @@ def write_report(
     ):
         table.to_csv(folder / "errors.csv", index=False)
         gains_table(found).to_csv(folder / "gains.csv", index=False)
+        write_folds(table, folder)
         for drawing in drawings:
             drawing.numbers.to_csv(folder / f"{drawing.name}.csv", index=False)
             for theme, image in drawing.images.items():
@@ -148,7 +165,15 @@ def _parities(runs: list[Run], unit: str) -> list[Drawing]:
     values = values[np.isfinite(values)]
     margin = 0.03 * np.ptp(values)
     limits = (float(values.min() - margin), float(values.max() + margin))
-    return [figures.parity(run, unit, limits) for run in figures.first_of_each(runs)]
+    return [figures.parity(run, unit, limits) for run in pooled(runs)]
+
+
+def _where(table: pd.DataFrame) -> str:
+    """Return what the heading says of the test sets."""
+    folds = table["set"].map(fold_of_set).nunique()
+    if folds > 1:
+        return f" in {folds} folds"
+    return " in and out of distribution" if len(set(table["kind"])) > 1 else ""
 
 
 def _unit(runs: list[Run]) -> str | None:
@@ -169,14 +194,11 @@ def _split_method(runs: list[Run]) -> str | None:
 def _test_table(
     runs: list[Run], table: pd.DataFrame, found: list[Gain], test: str, paper: Published | None
 ) -> dict[str, Any]:
-    """Return the table of one test set: a row for each strategy and training size, means of runs.
-
-    Of folds the runs stand for folds, or for seeds of folds; their spread is over all of them.
-    """
+    """Return the table of one test set: a row for each strategy and training size."""
     part = table[table["test"] == test]
     names = [*BASELINES, *figures.strategies_of(runs)]
     rows = [
-        _row(part[(part["strategy"] == name) & (part["labels"] == labels)], found, paper)
+        _row(runs, part[(part["strategy"] == name) & (part["labels"] == labels)], found, paper)
         for name in names
         for labels in sorted(part.loc[part["strategy"] == name, "labels"].unique())
     ]
@@ -192,14 +214,15 @@ def _test_table(
     }
 
 
-def _row(own: pd.DataFrame, found: list[Gain], paper: Published | None) -> dict[str, Any]:
+def _row(
+    runs: list[Run], own: pd.DataFrame, found: list[Gain], paper: Published | None
+) -> dict[str, Any]:
     strategy, labels, test = (own[key].iloc[0] for key in ("strategy", "labels", "test"))
     fewest = int(own["structures"].min())
     cells = []
     for metric, _ in CLASSES if "accuracy" in own and own["accuracy"].notna().any() else NUMBERS:
         known = metric in own and own[metric].notna().any()
-        mean = digits(own[metric].mean(), fewest) if known else ""
-        cells.append({"value": mean, "spread": _spread(own, metric, fewest) if known else ""})
+        cells.append(_cell(own, metric, fewest) if known else {"value": "", "spread": ""})
     gain = next(
         (g for g in found if (g.strategy, g.labels, g.test) == (strategy, labels, test)), None
     )
@@ -209,24 +232,26 @@ def _row(own: pd.DataFrame, found: list[Gain], paper: Published | None) -> dict[
     return {
         "name": STRATEGIES.get(strategy) or BASELINES[strategy],
         "baseline": strategy in BASELINES,
-        "labels": "labels unknown" if labels < 0 else f"{labels} labels",
-        "runs": "" if strategy in BASELINES else f"{len(own)} run{'s' if len(own) > 1 else ''}",
+        "labels": labels_in_words(runs, labels),
+        "runs": "" if strategy in BASELINES else runs_in_words(own),
         "cells": cells,
         "gain": None if gain is None else _gain(gain),
         "paper": "" if printed is None else f"{printed:g}",
     }
 
 
-def _spread(own: pd.DataFrame, metric: str, structures: int) -> str:
-    """Return the spread over several runs, or the interval of one."""
-    if len(own) > 1:
-        over = "folds" if len(set(own["set"])) > 1 else "seeds"
-        places = len(digits(own[metric].mean(), structures).partition(".")[2])
-        return f"± {own[metric].std():.{places}f} ({over})"
+def _cell(own: pd.DataFrame, metric: str, structures: int) -> dict[str, str]:
+    """Return an error with its spread over several folds or seeds, or the interval of one run."""
+    mean, std, over = mean_and_spread(own, metric)
+    value = digits(mean, structures)
+    if over:
+        places = len(value.partition(".")[2])
+        return {"value": value, "spread": f"± {std:.{places}f} ({over})"}
     low, high = own.get(f"{metric}_low"), own.get(f"{metric}_high")
     if low is None or high is None or not np.isfinite([low.iloc[0], high.iloc[0]]).all():
-        return ""
-    return f"{digits(low.iloc[0], structures)} to {digits(high.iloc[0], structures)}"
+        return {"value": value, "spread": ""}
+    interval = f"{digits(low.iloc[0], structures)} to {digits(high.iloc[0], structures)}"
+    return {"value": value, "spread": interval}
 
 
 def _gain(gain: Gain) -> dict[str, str]:

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 def described(run: Run) -> dict[str, Any]:
     """Return what the page prints of a run: its model, strategy and settings."""
-    labels = "unknown" if run.training.labels is None else run.training.labels
+    own = run.training.counted or run.training.labels
+    labels = "unknown" if own is None else own
     return {
         "name": run.folder.name,
         "strategy": STRATEGIES[run.strategy],

@@ -36,17 +36,21 @@ class Training:
     Attributes
     ----------
     labels : int or None
-        Number of labelled training structures; None if it is not known any more.
+        Number of labelled training structures; None if it is not known any more. Of folds that
+        differ a little, one number for all.
     mean, std : float
         Of their first label; NaN if not known.
     systems : list of Path
         The systems, empty if they are not where they were.
+    counted : int or None
+        The run's own number, where ``labels`` is one for several folds.
     """
 
     labels: int | None
     mean: float
     std: float
     systems: list[Path]
+    counted: int | None = None
 
 
 @dataclass
@@ -169,8 +173,8 @@ def load_runs(
     structures: dict[Path, list[StructureSet]] = {}
     folds = find_folds(split)
     if waiting and folds:
-        known = {name: sets_of_fold(name, fold, sets) for name, fold in folds.items()}
         own = match_folds([one.folder for one in wanted], folds)
+        known = {name: sets_of_fold(name, folds[name], sets) for name in dict.fromkeys(own)}
         structures = {one.folder: known[fold] for one, fold in zip(wanted, own, strict=True)}
     elif waiting and split:
         structures = dict.fromkeys(waiting, test_sets(split, sets))
@@ -344,7 +348,7 @@ def unlike_seeds(runs: list[Run]) -> list[str]:
         if differing:
             shown = ", ".join(differing[:5]) + (", ..." if len(differing) > 5 else "")
             notes.append(
-                f"{run.folder.name} and {other.folder.name} are averaged as seeds "
+                f"{run.folder.name} and {other.folder.name} are averaged as one recipe "
                 f"({run.strategy.upper()}, {run.training.labels} labels), but their inputs "
                 f"differ in {shown}; make a report of each if that matters"
             )

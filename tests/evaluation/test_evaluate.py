@@ -296,10 +296,14 @@ def test_each_fold_with_its_own_model(mft_run, folds, tmp_path, capsys):
         metrics = pd.read_csv(out / "metrics.csv")
         assert list(metrics["set"]) == ["fold_00/ood_test", "fold_01/ood_test"]
         assert [Path(one).name for one in metrics["file"]] == ["a.pt", "b.pt"]
-        (mean,) = pd.read_csv(out / "seeds.csv").to_dict("records")
-        assert (mean["set"], mean["files"]) == ("ood_test", 2)
+        (mean,) = pd.read_csv(out / "folds.csv").to_dict("records")
+        assert (mean["set"], mean["folds"], mean["files"]) == ("ood_test", 2, 2)
         assert mean["rmse_mean"] == pytest.approx(metrics["rmse"].mean())
-        assert mean["rmse_std"] == pytest.approx(metrics["rmse"].std(ddof=1))
+        assert mean["rmse_std"] == pytest.approx(metrics["rmse"].std(ddof=0))
+        assert not (out / "seeds.csv").exists()  # two folds are no seeds
+    told = capsys.readouterr().out
+    assert "over folds, each fold once" in told
+    assert "over seeds" not in told
     arguments = ["--split", str(folds), "-o", str(tmp_path / "out")]
     assert main(["evaluate", models[0], *arguments]) == 1
     assert "which fold" in capsys.readouterr().err

@@ -140,10 +140,10 @@ def test_seeds_that_differ_in_more_than_the_seed(runs, tmp_path, capsys):
         change(folder, lambda config, net=net: config["model"]["fitting_net"].update(net))
     out = tmp_path / "report.html"
     assert main(["report", *map(str, folders), "-o", str(out), "-q"]) == 0
-    told = "c and a are averaged as seeds (SCRATCH, 128 labels), but their inputs differ in "
+    told = "c and a are averaged as one recipe (SCRATCH, 128 labels), but their inputs differ in "
     told += "model/fitting_net/neuron"
     printed = capsys.readouterr().err
-    assert printed.count("averaged as seeds") == 1
+    assert printed.count("averaged as one recipe") == 1
     assert told in printed
     assert told in out.read_text()
 
@@ -240,7 +240,14 @@ def test_a_fold_each(runs, tmp_path):
     page = out.read_text()
     assert "structures in 2 folds" in page
     assert "(folds)" in page
+    assert "(seeds)" not in page
     assert "<h2>ood_test" in page
+    assert "<h2>ood_test: fold by fold" in page
+    (mean,) = pd.read_csv(tmp_path / "report_files" / "folds.csv")[
+        lambda t: t["strategy"] == "scratch"
+    ].to_dict("records")
+    assert mean["mae_std"] == pytest.approx(np.std(table[table["strategy"] == "scratch"]["mae"]))
+    assert (tmp_path / "report_files" / "parity_scratch-in-2-folds.png").is_file()
 
 
 def test_a_checkpoint_chosen_on_the_test_set(runs, tmp_path):
