@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import pkgutil
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from docutils.parsers.rst import Directive
 from docutils.statemachine import StringList
@@ -63,15 +63,30 @@ class CommandLine(Printed):
         """Return a section for each verb."""
         for verb, parser in verb_parsers().items():
             yield from _title(f"``{verb}``", "-")
-            yield from (f"{VERBS[verb].capitalize()}.", "")
-            usage = parser.format_usage().removeprefix("usage: ")
-            yield from (".. code-block:: text", "", *_indented(usage), "")
-            formatter = parser._get_formatter()  # noqa: SLF001  (argparse prints no other way)
-            for action in parser._actions:  # noqa: SLF001
+            said = parser.description or ""
+            yield from (f"{said[:1].upper()}{said[1:]}.", "")
+            actions = parser._actions  # noqa: SLF001  (argparse prints no other way)
+            formatter = parser._get_formatter()  # noqa: SLF001
+            yield from (".. code-block:: text", "", *_indented(usage(parser, actions)), "")
+            for action in actions:
                 if action.help in {None, argparse.SUPPRESS} or action.dest == "help":
                     continue
                 name = formatter._format_action_invocation(action)  # noqa: SLF001
                 yield from (f"``{name}``", *_indented(formatter._expand_help(action)), "")  # noqa: SLF001
+
+
+class Recipes(Printed):
+    """``.. recipes::``: what the docstring of each module says after "How to add"."""
+
+    source = "How to add"
+    required_arguments = 1
+    optional_arguments = 99
+
+    def lines(self) -> Iterator[str]:
+        """Return a section for each module."""
+        for module in self.arguments:
+            text = importlib.import_module(module).__doc__ or ""
+            yield from (text[text.index("How to add") :], "")
 
 
 class PublicFunctions(Printed):
@@ -94,10 +109,26 @@ class PublicFunctions(Printed):
 
 
 def verb_parsers() -> dict[str, argparse.ArgumentParser]:
-    """Return the parser of every verb."""
-    parser = build_parser(VERBS)
-    choices = next(one.choices for one in parser._actions if one.dest == "verb")  # noqa: SLF001
-    return dict(choices or {})
+    """Return the parser of every verb, and of every question of ``analyze``."""
+    return dict(_below(build_parser(VERBS)))
+
+
+def _below(parser: argparse.ArgumentParser, above: str = "") -> Iterator[tuple[str, Any]]:
+    for action in parser._actions:  # noqa: SLF001
+        if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001
+            for name, one in action.choices.items():
+                yield f"{above}{name}", one
+                yield from _below(one, f"{above}{name} ")
+
+
+def usage(parser: argparse.ArgumentParser, actions: list[argparse.Action]) -> str:
+    """Return the verb with what it must be given; the options follow it one by one."""
+    needed = [one for one in actions if one.required]
+    short = argparse.ArgumentParser(prog=parser.prog, add_help=False)
+    short._actions = needed  # noqa: SLF001
+    words = short.format_usage().removeprefix("usage: ").split()
+    verb = parser.prog.split()
+    return " ".join([*verb, "[options]", *words[len(verb) :]])
 
 
 def public_modules() -> dict[str, dict[str, list[str]]]:
@@ -125,5 +156,6 @@ def setup(app: Sphinx) -> dict[str, bool]:
     """Register the directives."""
     app.add_directive("json-options", JsonOptions)
     app.add_directive("command-line", CommandLine)
+    app.add_directive("recipes", Recipes)
     app.add_directive("public-functions", PublicFunctions)
     return {"parallel_read_safe": True}

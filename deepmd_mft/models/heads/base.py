@@ -1,5 +1,7 @@
 """What every head of this package shares: its properties, their labels and output statistics.
 
+No ``from __future__ import annotations`` here: TorchScript reads the annotations.
+
 How to add a head
 -----------------
 1. Subclass :class:`MFTFittingNet` in a file of its own, ``models/heads/<name>.py``, with
@@ -9,8 +11,6 @@ How to add a head
 3. Import the net in ``models/__init__.py``.
 4. List its options in ``schema/heads.py`` and the function in ``HEADS`` there.
 5. Add it to ``tests/models/test_heads.py`` and ``tests/integration/test_heads.py``.
-
-No ``from __future__ import annotations`` here: TorchScript reads the annotations.
 """
 
 from typing import Any
