@@ -47,14 +47,19 @@ def run(args: argparse.Namespace) -> int:
     from deepmd_mft.files.staging import staged_file  # noqa: PLC0415
     from deepmd_mft.files.versions import package_versions  # noqa: PLC0415
     from deepmd_mft.structures.structure_set import StructureSet  # noqa: PLC0415
-    from deepmd_mft.uncertainty.calibrate import calibrate, check_apart  # noqa: PLC0415
+    from deepmd_mft.uncertainty.calibrate import (  # noqa: PLC0415
+        calibrate,
+        check_apart,
+        recorded_training,
+    )
     from deepmd_mft.uncertainty.models import Ensemble  # noqa: PLC0415
 
     files = [ModelFile.parse(text, args.head) for text in args.models]
     read = [*(one.path for one in files), *args.train, *args.valid]
     with staged_file(args.out, read, overwrite=args.overwrite) as path:
         train, valid = StructureSet("train", args.train), StructureSet("valid", args.valid)
-        check_apart(train, valid)
+        for known in (train, *recorded_training(files, args.train)):
+            check_apart(known, valid)
         ensemble = Ensemble(files)
         if ensemble.num_classes and args.coverage is not None:
             raise UserError(

@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="of `dp-mft calibrate` for these models, as one ensemble: also score intervals and "
         "standard deviations, or probabilities of classes, and distances (trust.csv, telling.csv, "
-        "sparsification.csv or reliability.csv)",
+        "sparsification.csv and estimates.csv, or reliability.csv)",
     )
     parser.add_argument(
         "-o", "--out", type=Path, default=Path("evaluation"), help="folder to write: evaluation"
@@ -74,10 +74,11 @@ def run(args: argparse.Namespace) -> int:
     with staged_folder(args.out, "evaluate", read, overwrite=args.overwrite) as folder:
         found = evaluate(models, sets, progress=not args.quiet and sys.stderr.isatty())
         if args.calibration:
-            trust = _trust(models, sets, args.calibration)
+            trust, coverage = _trust(models, sets, args.calibration)
             found.record["calibration"] = {
                 "path": str(args.calibration),
                 "sha256": file_checksum(args.calibration),
+                "coverage": coverage,
             }
             write_tables(trust, folder)
         found.write(folder, table_format=args.format)
@@ -100,8 +101,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _trust(
     models: list[ModelFile], sets: list[list[StructureSet]], path: Path
-) -> dict[str, pd.DataFrame]:
-    """Return the tables of scores of the ensemble of all models."""
+) -> tuple[dict[str, pd.DataFrame], float | None]:
+    """Return the tables of scores of the ensemble of all models, and the intervals' coverage."""
     from deepmd_mft.errors import UserError  # noqa: PLC0415
     from deepmd_mft.uncertainty.calibrate import load_calibration  # noqa: PLC0415
     from deepmd_mft.uncertainty.models import Ensemble  # noqa: PLC0415
@@ -110,7 +111,8 @@ def _trust(
     if any(one is not sets[0] for one in sets):
         raise UserError("--calibration is of one split; give the models and the folder of one fold")
     ensemble = Ensemble(models)
-    return trust_tables(ensemble, load_calibration(path, ensemble.checksums), sets[0])
+    kept = load_calibration(path, ensemble.checksums)
+    return trust_tables(ensemble, kept, sets[0]), kept.record["coverage"]
 
 
 def _sets_of_each(

@@ -31,6 +31,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="split folders, or folds of one; needed for runs that have no evaluation/ yet",
     )
     parser.add_argument("--sets", nargs="+", metavar="NAME", help="test sets; id*, ood* and test*")
+    parser.add_argument(
+        "--calibrated",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="DIR",
+        help="folders of `dp-mft evaluate --calibration`, each of the seeds of one strategy as an "
+        "ensemble: also show how far to believe its predictions",
+    )
     parser.add_argument("--property", help="which one, of runs that learn several")
     parser.add_argument("--unit", help="of the property, for the axes")
     parser.add_argument("--title", help="heading of the page")
@@ -52,6 +61,7 @@ def run(args: argparse.Namespace) -> int:
     from deepmd_mft.report.page import write_report  # noqa: PLC0415
     from deepmd_mft.report.runs import Wanted, load_runs, unlike_seeds  # noqa: PLC0415
     from deepmd_mft.report.strategy import parse_run  # noqa: PLC0415
+    from deepmd_mft.report.trust import load_trust  # noqa: PLC0415
 
     parsed = [parse_run(text) for text in args.runs]
     wanted = [Wanted(folder.resolve(), strategy) for folder, strategy in parsed]
@@ -60,7 +70,12 @@ def run(args: argparse.Namespace) -> int:
     progress = not args.quiet and sys.stderr.isatty()
     runs = load_runs(wanted, args.split, args.sets, name=args.property, progress=progress)
     page, files = write_report(
-        runs, args.out, unit=args.unit, title=args.title, overwrite=args.overwrite
+        runs,
+        args.out,
+        trusted=load_trust(args.calibrated, runs),
+        unit=args.unit,
+        title=args.title,
+        overwrite=args.overwrite,
     )
     for note in [*unlike_seeds(runs), *(note for run in runs for note in run.notes)]:
         print(f"dp-mft report: {note}", file=sys.stderr)

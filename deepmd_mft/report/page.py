@@ -13,6 +13,7 @@ from deepmd_mft.files.records import write_record
 from deepmd_mft.files.staging import check_file, check_folder, staged_file, staged_folder
 from deepmd_mft.plots import report as figures
 from deepmd_mft.plots.classes import class_figures
+from deepmd_mft.plots.trust import trust_figures
 from deepmd_mft.report.classes import absent_classes
 from deepmd_mft.report.errors import (
     BASELINES,
@@ -36,11 +37,15 @@ from deepmd_mft.report.paper import Published, published
 from deepmd_mft.report.provenance import choices, described, leaks, splits
 from deepmd_mft.report.runs import Run, check_comparable, unlike_seeds
 from deepmd_mft.report.strategy import STRATEGIES
+from deepmd_mft.report.trust import telling_rows, trust_tables
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import pandas as pd
 
     from deepmd_mft.plots.drawing import Drawing
+    from deepmd_mft.report.trust import Trust
 
 #: Columns of the table: metric and heading.
 NUMBERS = (("rmse", "RMSE"), ("mae", "MAE"), ("r2", "R2"))
@@ -55,7 +60,13 @@ def _read(run: Run) -> list[Path]:
 
 
 def write_report(
-    runs: list[Run], out: Path, *, unit: str | None, title: str | None, overwrite: bool
+    runs: list[Run],
+    out: Path,
+    *,
+    trusted: Sequence[Trust] = (),
+    unit: str | None,
+    title: str | None,
+    overwrite: bool,
 ) -> list[Path]:
     """Write the page, and beside it a folder with every figure as PNG and its numbers as CSV.
 
@@ -64,6 +75,8 @@ def write_report(
     runs : list of Run
     out : Path
         The HTML file.
+    trusted : sequence of Trust
+        Calibrated evaluations.
     unit, title : str, optional
         Unit of the property; heading of the page.
     overwrite : bool
@@ -75,7 +88,7 @@ def write_report(
         The page and the folder.
     """
     files = out.with_name(f"{out.stem}_files")
-    read = [path for run in runs for path in _read(run)]
+    read = [path for run in runs for path in _read(run)] + [one.folder for one in trusted]
     check_file(out, read, overwrite=overwrite)
     check_folder(files, "report", read, overwrite=overwrite)
     check_comparable(runs)
@@ -86,6 +99,7 @@ def write_report(
     paper = published(runs[0].property_name, known_unit, _split_method(runs))
     unit = "classes" if runs[0].classes else known_unit or "unit of the label"
     drawings = _drawings(runs, table, found, unit, paper)
+    trust = _trust(list(trusted), figures.tests_of(table), unit)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -114,6 +128,7 @@ def write_report(
         classes=runs[0].classes,
         paper=paper,
         drawings=drawings,
+        trust=trust,
         files=files.name,
         runs=[described(run) for run in runs],
         sets={name: one for run in runs for name, one in run.record["sets"].items()},
@@ -126,7 +141,7 @@ def write_report(
         table.to_csv(folder / "errors.csv", index=False)
         gains_table(found).to_csv(folder / "gains.csv", index=False)
         write_folds(table, folder)
-        for drawing in drawings:
+        for drawing in [*drawings, *trust.get("drawings", [])]:
             drawing.numbers.to_csv(folder / f"{drawing.name}.csv", index=False)
             for theme, image in drawing.images.items():
                 end = "" if theme == "light" else "_dark"
@@ -155,6 +170,18 @@ def _drawings(
         figures.few_shot(runs, table, unit),
     ]
     return [drawing for drawing in drawings if drawing is not None]
+
+
+def _trust(trusted: list[Trust], tests: list[str], unit: str) -> dict[str, Any]:
+    """Return what the page shows of calibrated evaluations; empty if there are none."""
+    if not trusted:
+        return {}
+    return {
+        "tables": trust_tables(trusted, tests),
+        "telling": telling_rows(trusted),
+        "coverage": ", ".join(f"{100 * one:g} %" for one in {t.coverage for t in trusted}),
+        "drawings": trust_figures(trusted, tests, unit),
+    }
 
 
 def _parities(runs: list[Run], unit: str) -> list[Drawing]:

@@ -8,20 +8,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from deepmd_mft.checkpoints.run import TrainingRun, folder_of_run
 from deepmd_mft.errors import UserError
 from deepmd_mft.structures.duplicates import duplicate_groups
+from deepmd_mft.structures.structure_set import StructureSet
 from deepmd_mft.uncertainty.estimate import Reference
 from deepmd_mft.uncertainty.intervals import IntervalCalibration
 from deepmd_mft.uncertainty.probabilities import ClassCalibration
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
-    from deepmd_mft.structures.structure_set import StructureSet
+    from deepmd_mft.checkpoints.model_file import ModelFile
     from deepmd_mft.uncertainty.calibration import Calibration
     from deepmd_mft.uncertainty.estimate import Looked
 
-__all__ = ["calibrate", "check_apart", "load_calibration"]
+__all__ = ["calibrate", "check_apart", "load_calibration", "recorded_training"]
 
 #: Training structures kept; drawn at random if there are more.
 MOST = 5000
@@ -83,6 +86,28 @@ def load_calibration(path: Path, checksums: list[str]) -> Calibration:
 
 def _kind(record: dict[str, Any]) -> type[Calibration]:
     return ClassCalibration if record["num_classes"] else IntervalCalibration
+
+
+def recorded_training(files: Sequence[ModelFile], given: Sequence[Path]) -> list[StructureSet]:
+    """Return what the runs of the models were trained on by their own records, if not ``given``.
+
+    Nothing of a model outside its run, or one whose training data are not where they were.
+    """
+    known = {path.resolve() for path in given}
+    found = []
+    for file in files:
+        try:
+            run = TrainingRun(folder_of_run(file.path))
+            branch = run.property_branch(file.branch)
+            systems = run.systems(branch, "training_data")
+            written = run.system_paths(branch, "training_data")
+        except (UserError, FileNotFoundError):
+            continue
+        places = {path.resolve() for path in (*systems, *written)}
+        if systems and not places & known:
+            known |= places
+            found.append(StructureSet(f"of {run.input_file}", systems))
+    return found
 
 
 def check_apart(train: StructureSet, valid: StructureSet) -> None:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.optimize import brentq
+from scipy.special import digamma, polygamma
 from sklearn.covariance import LedoitWolf
 from sklearn.neighbors import NearestNeighbors
 
@@ -17,16 +19,20 @@ if TYPE_CHECKING:
 __all__ = [
     "DISTANCES",
     "STDS",
-    "LastLayer",
+    "Fitted",
     "Looked",
     "Reference",
     "laplace",
     "nearest",
+    "positive",
     "usable_stds",
+    "variance_prior",
 ]
 
 #: Neighbours whose distances are averaged.
 NEIGHBOURS = 10
+#: Degrees of freedom of a prior that leaves hardly anything to the single structure.
+MOST_DEGREES = 1e6
 
 
 @dataclass
@@ -42,10 +48,12 @@ class Looked:
     latent : list of np.ndarray
         Of each model, the mean of the descriptor over the atoms, nframes x width.
     last : list of np.ndarray
-        Of each model, the features that its prediction is linear in, nframes x width; none of
-        models of classes.
+        Of each model, the features that its prediction is linear in, means over the atoms, nframes
+        x width; none of models of classes.
     fingerprints : scipy.sparse.csr_matrix
         Of the structures alone (:func:`~deepmd_mft.report.distance.fingerprints`).
+    sizes : np.ndarray, optional
+        Number of atoms where a column is a sum over them, else 1, nframes x columns; 1 if left out.
     """
 
     predictions: np.ndarray
@@ -53,6 +61,11 @@ class Looked:
     latent: list[np.ndarray]
     last: list[np.ndarray]
     fingerprints: sparse.csr_matrix
+    sizes: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        if self.sizes is None:
+            self.sizes = np.ones(self.predictions.shape[1:])
 
     @property
     def mean(self) -> np.ndarray:
@@ -79,19 +92,66 @@ class Reference:
 
 
 @dataclass
-class LastLayer:
-    """What the last-layer Laplace needs of the training set.
+class Fitted:
+    """What standard deviations need of the training and the validation set.
 
     Parameters
     ----------
     second_moments : list of np.ndarray
-        Of each model, F^T F of the last-layer features F.
+        Of each model, F^T F of the last-layer features F of the training set.
     ridge : list of float
         Of each model, what is added to the diagonal of F^T F.
+    prior : np.ndarray
+        Of the variances of an ensemble, as :func:`variance_prior` returns it; of one model NaN.
     """
 
     second_moments: list[np.ndarray]
     ridge: list[float]
+    prior: np.ndarray
+
+
+def variance_prior(predictions: np.ndarray) -> np.ndarray:
+    """Return the prior of the variances of few models, from all structures together.
+
+    Empirical Bayes of Smyth (Stat. Appl. Genet. Mol. Biol. 3, 3, 2004), Section 6.2: the variance
+    of m models has d = m - 1 degrees of freedom about the structure's own, which is d0 s0^2 over a
+    chi-squared variable of d0 degrees of freedom. The mean and variance of the logarithms give d0
+    and s0^2. If the variances differ no more than by chance d0 is :data:`MOST_DEGREES`, with which
+    std hardly varies but keeps its order.
+
+    Parameters
+    ----------
+    predictions : np.ndarray
+        nmodels x nframes x columns.
+
+    Returns
+    -------
+    np.ndarray
+        2 x columns: d0 and s0^2; NaN of one model.
+    """
+    free = len(predictions) - 1
+    if not free:
+        return np.full((2, predictions.shape[2]), np.nan)
+    log = 2 * np.log(positive(predictions.std(axis=0, ddof=1)))
+    log += np.log(free / 2) - digamma(free / 2)
+    excess = log.var(axis=0, ddof=1) - polygamma(1, free / 2)
+    degrees = 2 * np.array([_inverse_trigamma(one) for one in excess.tolist()])
+    usual = np.exp(log.mean(axis=0) + digamma(degrees / 2) - np.log(degrees / 2))
+    return np.stack([degrees, usual])
+
+
+def _inverse_trigamma(value: float) -> float:
+    """Return x with trigamma(x) = value, half of :data:`MOST_DEGREES` at most."""
+    most = MOST_DEGREES / 2
+    if value <= float(polygamma(1, most)):
+        return most
+    found = brentq(lambda x: float(polygamma(1, np.exp(x))) - value, -20.0, np.log(most))
+    return float(np.exp(found))
+
+
+def positive(std: np.ndarray) -> np.ndarray:
+    """Return std, nowhere 0: models that agree by chance are not certain."""
+    return np.maximum(std, 1e-6 * max(float(std.max(initial=0.0)), 1e-12))
 
 
 def laplace(features: np.ndarray, second_moment: np.ndarray, ridge: float) -> np.ndarray:
@@ -113,22 +173,29 @@ def laplace(features: np.ndarray, second_moment: np.ndarray, ridge: float) -> np
     return np.asarray(np.einsum("nw,wn->n", features, solved))
 
 
-def _ensemble(looked: Looked, _training: LastLayer | None) -> np.ndarray:
-    return np.asarray(looked.predictions.std(axis=0, ddof=1))
+def _ensemble(looked: Looked, fitted: Fitted | None) -> np.ndarray:
+    """Return the std of the models; with a prior Smyth's moderated one, between it and s0."""
+    variance = looked.predictions.var(axis=0, ddof=1)
+    if fitted is None:
+        return np.asarray(np.sqrt(variance))
+    free, (degrees, usual) = len(looked.predictions) - 1, fitted.prior
+    own = free / (free + degrees)
+    return np.asarray(np.sqrt(own * variance + (1 - own) * usual))
 
 
-def _variance(looked: Looked, _training: LastLayer | None) -> np.ndarray:
+def _variance(looked: Looked, _fitted: Fitted | None) -> np.ndarray:
     if looked.variances is None:
         raise ValueError("no variance head")
     return np.asarray(np.sqrt(looked.variances.mean(axis=0)))
 
 
-def _llpr(looked: Looked, training: LastLayer | None) -> np.ndarray:
-    if training is None:
+def _llpr(looked: Looked, fitted: Fitted | None) -> np.ndarray:
+    if fitted is None:
         raise ValueError("no training set")
-    kept = zip(looked.last, training.second_moments, training.ridge, strict=True)
+    kept = zip(looked.last, fitted.second_moments, fitted.ridge, strict=True)
     variance = np.mean([laplace(*one) for one in kept], axis=0)
-    return np.repeat(np.sqrt(variance)[:, None], looked.predictions.shape[2], axis=1)
+    # Losses compare sums over the atoms per atom: that is what the last layer is fitted to.
+    return np.asarray(np.sqrt(variance)[:, None] * looked.sizes)
 
 
 def _mahalanobis(looked: Looked, reference: Reference) -> np.ndarray:
@@ -161,7 +228,7 @@ def _scale(train: np.ndarray) -> np.ndarray:
 
 
 #: Standard deviations, nframes x columns; up to a factor that the calibration finds.
-STDS: dict[str, Callable[[Looked, LastLayer | None], np.ndarray]] = {
+STDS: dict[str, Callable[[Looked, Fitted | None], np.ndarray]] = {
     "ensemble": _ensemble,
     "variance": _variance,
     "llpr": _llpr,

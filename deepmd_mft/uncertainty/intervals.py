@@ -11,7 +11,14 @@ from scipy.stats import norm
 
 from deepmd_mft.errors import UserError
 from deepmd_mft.uncertainty.calibration import Calibration
-from deepmd_mft.uncertainty.estimate import STDS, LastLayer, laplace, usable_stds
+from deepmd_mft.uncertainty.estimate import (
+    STDS,
+    Fitted,
+    laplace,
+    positive,
+    usable_stds,
+    variance_prior,
+)
 from deepmd_mft.uncertainty.score import nll
 
 if TYPE_CHECKING:
@@ -82,15 +89,14 @@ class IntervalCalibration(Calibration):
 
     Parameters
     ----------
-    last_layer : LastLayer
-        Of the training set.
+    fitted : Fitted
     scales : dict
         By the name of a standard deviation, its factor for each column.
     halves : dict
         By standard deviation and interval, as :data:`INTERVALS` returns them.
     """
 
-    last_layer: LastLayer
+    fitted: Fitted
     scales: dict[str, np.ndarray]
     halves: dict[tuple[str, str], np.ndarray]
 
@@ -110,15 +116,18 @@ class IntervalCalibration(Calibration):
         error = valid.mean - label
         moments = [features.T @ features for features in train.last]
         own = zip(valid.last, moments, valid.predictions, strict=True)
-        ridge = [_best_ridge(features, moment, one - label) for features, moment, one in own]
-        last_layer = LastLayer(moments, ridge)
+        ridge = [
+            _best_ridge(features, moment, one - label, np.asarray(valid.sizes))
+            for features, moment, one in own
+        ]
+        fitted = Fitted(moments, ridge, variance_prior(valid.predictions))
         scales, halves = {}, {}
         for name in usable_stds(valid, calibrated=True):
-            std = positive(STDS[name](valid, last_layer))
+            std = positive(STDS[name](valid, fitted))
             scales[name] = z_scale(error, std)
             for kind, half in INTERVALS.items():
                 halves[name, kind] = half(error, std, record["coverage"])
-        return cls(record, reference, last_layer, scales, halves)
+        return cls(record, reference, fitted, scales, halves)
 
     def std(self, looked: Looked, name: str) -> np.ndarray:
         """Return the calibrated standard deviation, nframes x columns."""
@@ -127,7 +136,7 @@ class IntervalCalibration(Calibration):
                 f"the calibration has no {name}, but {', '.join(self.scales)}; "
                 + why_not(name, len(looked.predictions))
             )
-        return np.asarray(positive(STDS[name](looked, self.last_layer)) * self.scales[name])
+        return np.asarray(positive(STDS[name](looked, self.fitted)) * self.scales[name])
 
     def interval(self, looked: Looked, name: str, kind: str) -> tuple[np.ndarray, np.ndarray]:
         """Return lower and upper ends, nframes x columns each."""
@@ -155,9 +164,10 @@ class IntervalCalibration(Calibration):
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Return what the file keeps of it beside record and reference."""
-        moments = enumerate(self.last_layer.second_moments)
+        moments = enumerate(self.fitted.second_moments)
         return {
-            "ridge": np.array(self.last_layer.ridge),
+            "ridge": np.array(self.fitted.ridge),
+            "prior": self.fitted.prior,
             **{f"moment:{number}": values for number, values in moments},
             **{f"scale:{name}": values for name, values in self.scales.items()},
             **{f"half:{one}:{kind}": values for (one, kind), values in self.halves.items()},
@@ -174,23 +184,21 @@ class IntervalCalibration(Calibration):
         halves = {
             (k.split(":")[1], k.split(":")[2]): v for k, v in found.items() if k.startswith("half:")
         }
-        return cls(record, reference, LastLayer(moments, ridge), scales, halves)
+        fitted = Fitted(moments, ridge, found["prior"])
+        return cls(record, reference, fitted, scales, halves)
 
 
-def _best_ridge(features: np.ndarray, moment: np.ndarray, error: np.ndarray) -> float:
+def _best_ridge(
+    features: np.ndarray, moment: np.ndarray, error: np.ndarray, sizes: np.ndarray
+) -> float:
     """Return the ridge of the highest likelihood on validation data, after z-scaling."""
     unit = float(np.trace(moment)) / len(moment)
 
     def loss(ridge: float) -> float:
-        std = np.sqrt(laplace(features, moment, ridge))[:, None] * np.ones_like(error)
+        std = np.sqrt(laplace(features, moment, ridge))[:, None] * sizes
         return nll(error, std * z_scale(error, std))
 
     return float(min((unit * one for one in RIDGES.tolist()), key=loss))
-
-
-def positive(std: np.ndarray) -> np.ndarray:
-    """Return std, nowhere 0: models that agree by chance are not certain."""
-    return np.maximum(std, 1e-6 * max(float(std.max(initial=0.0)), 1e-12))
 
 
 def why_not(name: str, models: int) -> str:

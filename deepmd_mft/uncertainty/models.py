@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from deepmd_mft.errors import UserError
 from deepmd_mft.evaluation.labels import labels_of
 from deepmd_mft.inference.predictor import Predictor
+from deepmd_mft.models.heads.property import as_list
 from deepmd_mft.report.distance import fingerprints
 from deepmd_mft.uncertainty.estimate import Looked
 
@@ -100,7 +101,6 @@ class Ensemble:
             structures lack, or a prediction is not a number.
         """
         predictions, variances, latent, last = [], [], [], []
-        natoms = structures.natoms[:, None]
         for file, one in zip(self.files, self.predictors, strict=True):
             batches = one.batches(structures)
             found = one.predict(batches, variances=True)
@@ -118,8 +118,7 @@ class Ensemble:
             if self.num_classes:
                 continue
             features = one.represent(batches, "last_layer")
-            with_bias = np.hstack([features, np.ones((len(features), 1))])
-            last.append(with_bias * natoms if _is_sum(one.params) else with_bias)
+            last.append(np.hstack([features, np.ones((len(features), 1))]))
         every = len(variances) == len(predictions)
         return Looked(
             np.array(predictions),
@@ -127,7 +126,17 @@ class Ensemble:
             latent,
             last,
             fingerprints(structures),
+            np.where(self._sums(), structures.natoms[:, None], 1.0),
         )
+
+    def _sums(self) -> list[bool]:
+        """Return of each column whether it is a sum over the atoms."""
+        net = self.predictors[0].params["fitting_net"]
+        flags = as_list(net.get("intensive", False), len(self.outputs), "intensive")
+        if net.get("readout") is not None:
+            flags = [net["readout"] != "sum"] * len(self.outputs)
+        pairs = zip(self.outputs, flags, strict=True)
+        return [not flag for one, flag in pairs for _ in range(one.label_columns)]
 
 
 def _named(outputs: list[Output]) -> str:
@@ -144,13 +153,3 @@ def model_checksum(predictor: Predictor) -> str:
         digest.update(name.encode())
         digest.update(np.ascontiguousarray(weights.detach().cpu().numpy()).tobytes())
     return digest.hexdigest()
-
-
-def _is_sum(params: dict[str, Any]) -> bool:
-    """Return whether the prediction is a sum over the atoms, so that features are too."""
-    net = params["fitting_net"]
-    readout = net.get("readout")
-    if readout is None:
-        intensive = net.get("intensive", False)
-        return not (all(intensive) if isinstance(intensive, list) else intensive)
-    return readout == "sum"

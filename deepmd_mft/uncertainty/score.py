@@ -11,7 +11,15 @@ from sklearn.metrics import roc_auc_score
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["SCORES", "auroc", "coverage", "sparsification", "width"]
+__all__ = [
+    "SCORES",
+    "auroc",
+    "binned_errors",
+    "coverage",
+    "observed_coverage",
+    "sparsification",
+    "width",
+]
 
 #: Bins of the expected normalised calibration error.
 BINS = 10
@@ -32,22 +40,28 @@ def nll(error: np.ndarray, std: np.ndarray) -> float:
     return float(np.mean(0.5 * np.log(2 * np.pi * std**2) + 0.5 * (error / std) ** 2))
 
 
+def observed_coverage(error: np.ndarray, std: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    """Return the fraction of labels in the central intervals that are to hold ``expected``."""
+    needed = np.sort(2 * norm.cdf(np.abs(error / std)) - 1)  # coverage that just holds the label
+    return np.asarray(np.searchsorted(needed, expected, side="right") / len(needed))
+
+
 def miscalibration_area(error: np.ndarray, std: np.ndarray) -> float:
     """Return the area between expected and observed coverage of central intervals, 0 to 0.5."""
-    needed = np.sort(2 * norm.cdf(np.abs(error / std)) - 1)  # coverage that just holds the label
     expected = np.linspace(0, 1, 2001)
-    observed = np.searchsorted(needed, expected, side="right") / len(needed)
-    return float(np.trapezoid(np.abs(observed - expected), expected))
+    return float(np.trapezoid(np.abs(observed_coverage(error, std, expected) - expected), expected))
+
+
+def binned_errors(error: np.ndarray, std: np.ndarray) -> np.ndarray:
+    """Return root mean square of std and of errors in ten bins of equal size by std, bins x 2."""
+    bins = np.array_split(np.argsort(std, kind="stable"), min(BINS, len(std)))
+    return np.array([[np.sqrt(np.mean(one[rows] ** 2)) for one in (std, error)] for rows in bins])
 
 
 def ence(error: np.ndarray, std: np.ndarray) -> float:
-    """Return the expected normalised calibration error over ten bins of equal size by std."""
-    bins = np.array_split(np.argsort(std, kind="stable"), min(BINS, len(std)))
-    parts = []
-    for rows in bins:
-        expected = np.sqrt(np.mean(std[rows] ** 2))
-        parts.append(abs(expected - np.sqrt(np.mean(error[rows] ** 2))) / expected)
-    return float(np.mean(parts))
+    """Return the expected normalised calibration error over :func:`binned_errors`."""
+    expected, observed = binned_errors(error, std).T
+    return float(np.mean(np.abs(expected - observed) / expected))
 
 
 def spearman(error: np.ndarray, std: np.ndarray) -> float:

@@ -74,6 +74,28 @@ def sparsification_table(
     return pd.concat(parts, ignore_index=True)
 
 
+def estimate_table(kept: IntervalCalibration, looked: Looked, label: np.ndarray) -> pd.DataFrame:
+    """Return prediction, label, standard deviations and distances, a row per structure and column.
+
+    Columns ``std_NAME`` and ``ood_NAME``, by the names of ``STDS`` and ``DISTANCES``.
+    """
+    stds = {f"std_{name}": kept.std(looked, name) for name in kept.scales}
+    distances = {f"ood_{name}": one(looked, kept.reference) for name, one in DISTANCES.items()}
+    parts = [
+        pd.DataFrame(
+            {
+                "column": column,
+                "label": label[:, number],
+                "prediction": looked.mean[:, number],
+                **{name: values[:, number] for name, values in stds.items()},
+                **distances,
+            }
+        )
+        for number, column in enumerate(kept.record["columns"])
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
 def class_score_table(kept: ClassCalibration, looked: Looked, label: np.ndarray) -> pd.DataFrame:
     """Return a row of scores for each kind of probabilities.
 
@@ -128,6 +150,7 @@ def telling_table(kept: Calibration, inside: Looked, outside: Looked) -> pd.Data
 OF_NUMBERS: dict[str, Callable[[Any, Looked, np.ndarray], pd.DataFrame]] = {
     "trust": score_table,
     "sparsification": sparsification_table,
+    "estimates": estimate_table,
 }
 OF_CLASSES: dict[str, Callable[[Any, Looked, np.ndarray], pd.DataFrame]] = {
     "trust": class_score_table,
@@ -157,6 +180,8 @@ def trust_tables(
         looked[one.name] = ensemble.look(one)
         for name, made in makers.items():
             table = made(kept, looked[one.name], label)
+            if made is estimate_table:  # the other tables have no row per structure
+                table.insert(0, "id", one.ids * len(ensemble.columns))
             table.insert(0, "set", one.name)
             parts[name].append(table)
     if not looked:

@@ -8,8 +8,18 @@ from scipy.stats import binom
 from deepmd_mft.errors import UserError
 from deepmd_mft.structures.structure_set import StructureSet
 from deepmd_mft.uncertainty.calibrate import calibrate, check_apart, load_calibration
-from deepmd_mft.uncertainty.estimate import DISTANCES, STDS, Looked, laplace, nearest, usable_stds
-from deepmd_mft.uncertainty.intervals import INTERVALS, conformal_quantile
+from deepmd_mft.uncertainty.estimate import (
+    DISTANCES,
+    MOST_DEGREES,
+    STDS,
+    Fitted,
+    Looked,
+    laplace,
+    nearest,
+    usable_stds,
+    variance_prior,
+)
+from deepmd_mft.uncertainty.intervals import INTERVALS, conformal_quantile, z_scale
 from deepmd_mft.uncertainty.tables import score_table, sparsification_table, telling_table
 from tests.helpers.dp import DATA
 
@@ -78,6 +88,51 @@ def test_ensemble_of_two_and_of_one(made):
     del made.scales["ensemble"]
     with pytest.raises(UserError, match="an ensemble needs two models or more"):
         made.std(one, "ensemble")
+
+
+def drawn(models, n, degrees, seed=0):
+    """Predictions of models, and errors, whose variances are 4 degrees / chi-squared."""
+    rng = np.random.default_rng(seed)
+    variance = 4 * degrees / rng.chisquare(degrees, size=(n, 1)) if degrees else np.full((n, 1), 4)
+    std = np.sqrt(variance)
+    return rng.normal(size=(models, n, 1)) * std, rng.normal(size=(n, 1)) * std, std
+
+
+@pytest.mark.parametrize("models", [2, 3, 5])
+def test_prior_of_variances_is_that_they_were_drawn_from(models):
+    predictions, _, _ = drawn(models, 40_000, degrees=6)
+    degrees, usual = variance_prior(predictions)[:, 0]
+    assert degrees == pytest.approx(6, rel=0.15)
+    assert usual == pytest.approx(4, rel=0.03)
+    same, usual = variance_prior(drawn(models, 40_000, degrees=0)[0])[:, 0]
+    assert same > 60
+    assert usual == pytest.approx(4, rel=0.03)
+    assert variance_prior(np.ones((3, 9, 1)))[0, 0] == MOST_DEGREES
+    assert np.isnan(variance_prior(predictions[:1])).all()
+
+
+@pytest.mark.parametrize("models", [2, 3])
+def test_few_models_have_a_scale_that_chance_does_not_rule(models):
+    """Errors have the std of the models; over the moderated std they are Student's t."""
+    predictions, error, std = drawn(models, 400, degrees=6)
+    one = Looked(predictions, None, [], [], sparse.csr_matrix((400, 1)))
+    raw = STDS["ensemble"](one, None)
+    shrunk = STDS["ensemble"](one, Fitted([], [], variance_prior(predictions)))
+    free = 6 + models - 1
+    assert z_scale(error, shrunk)[0] == pytest.approx(np.sqrt(free / (free - 2)), abs=0.15)
+    assert z_scale(error, raw)[0] > 2
+    off = [np.mean(np.log(kind / std) ** 2) for kind in (shrunk, raw)]
+    assert off[0] < 0.5 * off[1]
+    np.testing.assert_array_equal(np.argsort(shrunk[:, 0]), np.argsort(raw[:, 0]))
+
+
+def test_sums_over_atoms_have_the_laplace_of_their_size(made):
+    one, _ = looked(6, 4, models=1)
+    sizes = np.arange(1.0, 7.0)[:, None]
+    large = Looked(one.predictions, None, one.latent, one.last, one.fingerprints, sizes)
+    fitted = Fitted([one.last[0].T @ one.last[0]], [0.1], np.full((2, 1), np.nan))
+    means, sums = (STDS["llpr"](each, fitted) for each in (one, large))
+    np.testing.assert_allclose(sums, sizes * means)
 
 
 def test_z_scaled_std_has_the_rms_of_the_errors(made):

@@ -1,5 +1,7 @@
 """``dp-mft calibrate`` and ``dp-mft predict`` on a trained model, frozen or not."""
 
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -78,10 +80,19 @@ def test_evaluate_scores_what_predict_writes(mft_run, calibrated, tmp_path, caps
     assert "mahalanobis" in capsys.readouterr().out
     table = pd.read_csv(tmp_path / "out" / "trust.csv").set_index(["set", "std"])
     assert set(pd.read_csv(tmp_path / "out" / "telling.csv")["set"]) == {"ood_test"}
+    each = pd.read_csv(tmp_path / "out" / "estimates.csv")
     on = tmp_path / "split" / "ood_test"
     own = predict(*models, "--on", on, "--calibration", calibrated, "-o", tmp_path / "own.csv")
     width = table.loc[("ood_test", "ensemble"), "width_normalised"]
     assert (own["gap_high"] - own["gap_low"]).mean() == pytest.approx(width, rel=1e-5)
+    each = each[each["set"] == "ood_test"]
+    assert each["id"].tolist() == own["id"].tolist()
+    for mine, theirs in {
+        "std_ensemble": "gap_std",
+        "ood_knn": "ood_knn",
+        "prediction": "gap",
+    }.items():
+        np.testing.assert_allclose(each[mine], own[theirs], rtol=1e-5)
     assert main(["evaluate", models[0], *words, "-o", str(tmp_path / "no")]) == 1
     assert "calibration of other models" in capsys.readouterr().err
 
@@ -91,6 +102,12 @@ def test_what_a_user_gets_wrong(mft_run, calibrated, molecules, tmp_path, capsys
     write(tmp_path / "s.extxyz", Atoms("SH2", positions=[[0, 0, 0], [1.3, 0, 0], [0, 1.3, 0]]))
     on = ["--on", str(molecules)]
     sets = ["--train", str(DATA / "train"), "--valid"]
+    swapped = ["--train", str(DATA / "valid"), "--valid", str(DATA / "train")]  # against out.json
+    valid = StructureSet("valid", [DATA / "valid"])
+    valid.write_part(np.arange(8), tmp_path / "few")
+    (tmp_path / "none").mkdir()
+    shutil.copytree(tmp_path / "few", tmp_path / "unlabelled")
+    next((tmp_path / "unlabelled").rglob("gap.npy")).unlink()
     cases = {
         "has S, which the model's type_map": ["predict", model, "--on", str(tmp_path / "s.extxyz")],
         "calibration of other models": ["predict", model, *on, "--calibration", str(calibrated)],
@@ -100,6 +117,10 @@ def test_what_a_user_gets_wrong(mft_run, calibrated, molecules, tmp_path, capsys
         "energies and forces": ["predict", model, *on, "--head", "GFN2"],
         "is a test set": ["calibrate", model, *sets, str(DATA / "id_test")],
         "are in the training set": ["calibrate", model, *sets, str(DATA / "train")],
+        "training set of ": ["calibrate", model, *swapped],
+        "9 or more": ["calibrate", model, *sets, str(tmp_path / "few")],
+        "holds no deepmd-kit systems": ["calibrate", model, *sets, str(tmp_path / "none")],
+        "without the label gap": ["calibrate", model, *sets, str(tmp_path / "unlabelled")],
         "does not exist": ["predict", model, *on, "--calibration", str(tmp_path / "no.npz")],
     }
     for message, words in cases.items():
