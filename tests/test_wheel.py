@@ -52,6 +52,7 @@ def test_it_holds_code_templates_and_the_checkpoint(wheel):
     }
     others = {
         "deepmd_mft/report/page.html",
+        "deepmd_mft/report/trust.html",
         "deepmd_mft/embedded-checkpoint/model.pt",
         "deepmd_mft/embedded-checkpoint/provenance.json",
     }
