@@ -38,9 +38,9 @@ set -eu
 : "${{DP_INTER_OP_PARALLELISM_THREADS:=1}}"
 export OMP_NUM_THREADS DP_INTRA_OP_PARALLELISM_THREADS DP_INTER_OP_PARALLELISM_THREADS
 
-if command -v flock >/dev/null 2>&1; then  # held by the training too, if this script is killed
+if command -v flock >/dev/null 2>&1; then  # a training that outlives this script holds it too
   exec 9>>run.lock
-  flock -n 9 || {{ echo "{name}: another process is at work on it" >&2; exit 1; }}
+  flock -w 5 9 || {{ echo "{name}: another process is at work on it" >&2; exit 1; }}
 fi
 child=
 trap '[ -z "$child" ] || kill "$child" 2>/dev/null || :; exit 143' INT TERM HUP

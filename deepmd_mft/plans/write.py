@@ -166,7 +166,7 @@ def write_plan(plan: Plan, out: Path, progress: Callable[[str], None]) -> list[s
     """
     out = out.resolve()  # relative paths climb through real folders
     with workspace(out) as staging:
-        earlier = _earlier(out)
+        earlier = _earlier(out, plan)
         configs = _fill(plan, out)
         _check_property(configs)
         new = [name for name in configs if not _is_there(out / name, configs[name])]
@@ -191,22 +191,30 @@ def write_plan(plan: Plan, out: Path, progress: Callable[[str], None]) -> list[s
     return new
 
 
-def _earlier(out: Path) -> list[str]:
+def _earlier(out: Path, plan: Plan) -> list[str]:
     """Return the runs of the plan in a folder; none if there is no folder.
 
     Raises
     ------
     UserError
-        If something else is there.
+        If something else is there, or a plan of another split.
     """
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return []
     try:
-        return list(json.loads((out / RECORD).read_text())["runs"])
+        record = json.loads((out / RECORD).read_text())
+        runs, split = list(record["runs"]), [(out / one).resolve() for one in record["split"]]
     except (OSError, ValueError, KeyError, TypeError):
         raise UserError(
             f"{out} was not written by dp-mft plan (no {RECORD} of it there); choose another name"
         ) from None
+    mine = [one.resolve() for one in plan.split]
+    if not any(a == b or a in b.parents or b in a.parents for a in mine for b in split):
+        raise UserError(
+            f"{out} is a plan of {', '.join(map(str, split))}, not of "
+            f"{', '.join(map(str, plan.split))}; choose another name"
+        )
+    return runs
 
 
 def _fill(plan: Plan, out: Path) -> dict[str, dict[str, Any]]:

@@ -66,6 +66,15 @@ def test_a_plan_is_extended(plan, folds, template):
     assert "are no part of this one: fold_00-scratch-s1, fold_01-scratch-s1" in told
 
 
+def test_a_plan_is_of_one_split(plan, folds, template, make_folds, tmp_path):
+    plan(folds, "--template", template)
+    other = make_folds(tmp_path / "other", ("a",))
+    told = plan(other / "a", "--template", template, ok=False)
+    assert f"is a plan of {folds}, not of {other / 'a'}" in told
+    _, told = plan(folds / "fold_00", folds / "fold_01", "--template", template)
+    assert "0 of 2 runs are new" in told
+
+
 def test_one_split_without_folds(plan, folds, template):
     out, _ = plan(folds / "fold_00", "--template", f"a={template}", "--seeds", "1", "2")
     assert list(read(out / "plan.json")["runs"]) == ["a-s1", "a-s2"]
