@@ -36,9 +36,9 @@ $(VENV)-lowest/.installed: pyproject.toml tests/lowest.txt
 	$(VENV)-lowest/bin/python -m pip install -e ".[test]" -c tests/lowest.txt
 	touch $@
 
-# -W: a broken link between pages, or to a heading, is an error.
+# -W: a broken link between pages, or to a heading, is an error. -E: what is printed from the code is new.
 docs: $(VENV)/.docs
-	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build/html
+	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -q -E -W --keep-going -b html docs docs/_build/html
 
 links: $(VENV)/.docs
 	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -q -b linkcheck docs docs/_build/links
