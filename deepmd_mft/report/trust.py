@@ -88,7 +88,8 @@ def load_trust(folders: list[Path], runs: list[Run]) -> list[Trust]:
     Parameters
     ----------
     folders : list of Path
-        Of ``dp-mft evaluate --calibration``; the ``evaluation/`` of a run that is one is found.
+        Of ``dp-mft evaluate --calibration``; the ``evaluation/`` of a run that is one, of runs of
+        the report alone, is found.
     runs : list of Run
 
     Raises
@@ -96,11 +97,11 @@ def load_trust(folders: list[Path], runs: list[Run]) -> list[Trust]:
     UserError
         If a folder is none, or one of other models, data or strategies.
     """
-    own = [run.folder / "evaluation" for run in runs if "calibration" in run.record]
+    own = [run.folder / "evaluation" for run in runs if _is_calibrated(run, runs)]
     every = list(dict.fromkeys(path.resolve() for path in [*folders, *own]))
-    if every and runs[0].classes:
+    if folders and runs[0].classes:
         raise UserError(
-            f"{every[0]} is of classes; the report shows calibrated numbers only: its trust.csv "
+            f"{folders[0]} is of classes; the report shows calibrated numbers only: its trust.csv "
             "and reliability.csv have the scores of calibrated probabilities"
         )
     found = [_load(folder, runs) for folder in every]
@@ -110,6 +111,13 @@ def load_trust(folders: list[Path], runs: list[Run]) -> list[Trust]:
         if other != one.folder:
             raise UserError(f"{other} and {one.folder} are of the same runs; give one of them")
     return sorted(found, key=lambda one: list(STRATEGIES).index(one.strategy))
+
+
+def _is_calibrated(run: Run, runs: list[Run]) -> bool:
+    """Whether the evaluation of a run is a calibrated one, of numbers and of these runs alone."""
+    known = {one.model["sha256"] for one in runs}
+    others = [one for one in run.record["models"] if one["sha256"] not in known]
+    return "calibration" in run.record and not run.classes and not others
 
 
 def _load(folder: Path, runs: list[Run]) -> Trust:
