@@ -97,7 +97,7 @@ def write_report(
     found = gains(runs)
     known_unit = unit or _unit(runs)
     paper = published(runs[0].property_name, known_unit, _split_method(runs))
-    unit = "classes" if runs[0].classes else known_unit or "unit of the label"
+    unit = "classes" if runs[0].classes else _in_words(known_unit)
     drawings = _drawings(runs, table, found, unit, paper)
     trust = _trust(list(trusted), figures.tests_of(table), unit)
     environment = jinja2.Environment(
@@ -201,6 +201,11 @@ def _where(table: pd.DataFrame) -> str:
     if folds > 1:
         return f" in {folds} folds"
     return " in and out of distribution" if len(set(table["kind"])) > 1 else ""
+
+
+def _in_words(unit: str | None) -> str:
+    """Return a unit as the page and its figures have it in brackets."""
+    return {None: "unit of the label", "1": "dimensionless"}.get(unit, unit or "")
 
 
 def _unit(runs: list[Run]) -> str | None:

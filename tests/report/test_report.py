@@ -71,7 +71,7 @@ def test_each_set_has_its_own_rows(runs):
     page = (runs / "report.html").read_text()
     assert "(seeds)" not in page
     for name in ("id_test", "ood_test"):
-        assert f"<h2>{name}: errors in Hartree" in page
+        assert f"<h2>{name}: errors (Hartree)" in page
     table = pd.read_csv(runs / "report_files" / "errors.csv")
     mine = table[table["run"] == "mft"].set_index("set")["rmse"]
     shown = re.findall(r"<td>(0\.\d+)<small>0\.\d+ to 0\.\d+</small></td>", page)
