@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
             print(text, file=sys.stderr)
 
     filling = read_filling(args, [], [])
-    strategies = read_strategies(args.template, filling.checkpoint)
+    strategies, filling.checkpoint = read_strategies(args.template, filling.checkpoint)
     plan = Plan.of(args.split, strategies, args.seeds, filling)
     new = write_plan(plan, args.out, tell)
     for note in plan.notes:

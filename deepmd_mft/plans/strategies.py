@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from deepmd_mft.checkpoints.branch import branches_of
 from deepmd_mft.errors import UserError
+from deepmd_mft.files.checksums import file_checksum
 from deepmd_mft.files.shipped import find_template
 from deepmd_mft.inputs.branches import flat, read_input
 
@@ -46,7 +47,9 @@ class Strategy:
         return "model_dict" in self.config["model"]
 
 
-def read_strategies(texts: Iterable[str], checkpoint: Path | None) -> list[Strategy]:
+def read_strategies(
+    texts: Iterable[str], checkpoint: Path | None
+) -> tuple[list[Strategy], Path | None]:
     """Read ``[NAME=]FILE`` texts.
 
     Parameters
@@ -54,7 +57,13 @@ def read_strategies(texts: Iterable[str], checkpoint: Path | None) -> list[Strat
     texts : iterable of str
         The name is that of the file, without ``input_``, if left out.
     checkpoint : Path, optional
-        What those with ``finetune_head`` start from.
+        What those with ``finetune_head`` start from; left out, what they were filled from.
+
+    Returns
+    -------
+    strategies : list of Strategy
+    checkpoint : Path or None
+        None if all start from random weights.
 
     Raises
     ------
@@ -77,16 +86,45 @@ def read_strategies(texts: Iterable[str], checkpoint: Path | None) -> list[Strat
         )
     finetuned = [one for one in found.values() if one.finetunes]
     if checkpoint is None and finetuned:
-        raise UserError(
-            f"{finetuned[0].path} has finetune_head, so it starts from a checkpoint: give "
-            "--checkpoint FILE, or a template without that key"
-        )
+        checkpoint = _filled_from(finetuned)
     if checkpoint is not None and not finetuned:
         raise UserError(
             f"no template starts from {checkpoint}: none has finetune_head (RANDOM for a new head) "
             "in its model or a branch; write it there, or leave out --checkpoint"
         )
-    return list(found.values())
+    return list(found.values()), checkpoint
+
+
+def _filled_from(strategies: list[Strategy]) -> Path:
+    """Return the checkpoint that all these inputs were filled from.
+
+    Raises
+    ------
+    UserError
+        If one does not say it, it has changed or is gone, or they were filled from several.
+    """
+    found: dict[str, Path] = {}
+    for one in strategies:
+        record = one.config.get("_dp_mft_input", {})
+        if "checkpoint" not in record:
+            raise UserError(
+                f"{one.path} has finetune_head, so it starts from a checkpoint: give --checkpoint "
+                "FILE, or a template without that key"
+            )
+        said, checksum = Path(record["checkpoint"]), record["checkpoint_sha256"]
+        beside = one.path.absolute().parent / said.name  # where `dp-mft input` puts its copy
+        right = (path for path in (said, beside) if path.is_file())
+        path = next((path for path in right if file_checksum(path) == checksum), None)
+        if path is None:
+            raise UserError(
+                f"{one.path} was filled from {said}, which is not there any more, or has changed: "
+                "give --checkpoint FILE"
+            )
+        found.setdefault(checksum, path)
+    if len(found) > 1:
+        listed = ", ".join(map(str, found.values()))
+        raise UserError(f"the templates were filled from different checkpoints, {listed}: give one")
+    return next(iter(found.values()))
 
 
 def _split(text: str) -> tuple[str, Path]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import shutil
 
 import numpy as np
 import pytest
@@ -44,21 +43,6 @@ BRANCHES = {
 }
 #: A plain head, and one that needs vectors of the descriptor; all of DPA-3's are in test_heads.py.
 FROZEN = ("several", "dipole")
-
-
-@pytest.fixture(scope="module")
-def labelled(tmp_path_factory):
-    """Small property sets with labels for every head."""
-    root = tmp_path_factory.mktemp("labelled")
-    rng = np.random.default_rng(0)
-    for name in ("train", "valid"):
-        shutil.copytree(DATA / name, root / name)
-        folder = next((root / name).glob("set.*"))
-        gap = np.load(folder / "gap.npy")
-        np.save(folder / "mu.npy", np.abs(rng.normal(size=gap.shape)))
-        np.save(folder / "r2.npy", 1000 + 100 * rng.normal(size=gap.shape))
-        np.save(folder / "wide.npy", (gap > np.median(gap)).astype(float))
-    return root
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -42,23 +42,6 @@ HEADS = {
 }
 
 
-@pytest.fixture(scope="module")
-def labelled(tmp_path_factory):
-    """The small property sets, with labels made for these tests and none in a part of them."""
-    import shutil
-
-    root = tmp_path_factory.mktemp("labelled")
-    rng = np.random.default_rng(0)
-    for name in ("train", "valid"):
-        shutil.copytree(DATA / name, root / name)
-        folder = next((root / name).glob("set.*"))
-        gap = np.load(folder / "gap.npy")
-        np.save(folder / "mu.npy", np.abs(rng.normal(size=gap.shape)))
-        np.save(folder / "r2.npy", 1000 + 100 * rng.normal(size=gap.shape))
-        np.save(folder / "wide.npy", (gap > np.median(gap)).astype(float))
-    return root
-
-
 @pytest.mark.parametrize("name", HEADS)
 def test_mft_freeze_and_test(dp: Dp, pretrained, labelled, name):
     net, loss = HEADS[name]

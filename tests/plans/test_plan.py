@@ -2,10 +2,12 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from deepmd_mft.cli import main
 from deepmd_mft.plans.strategies import read_strategies, with_seed
 from tests.helpers.dp import DATA, mft_input, single_input
 
@@ -115,6 +117,27 @@ def test_a_filled_input_keeps_its_auxiliary_data(plan, folds, pretrained, tmp_pa
     data = read(out / "fold_00-mft-s1" / "input.json")["training"]["data_dict"]["GFN2"]
     aux = data["training_data"]["systems"]
     assert aux == "../../filled/aux"
+
+
+def test_a_filled_input_says_its_checkpoint(plan, folds, template, pretrained, tmp_path):
+    """Also a copy with other lists, beside it; one that has changed is not taken."""
+    copy = shutil.copy(pretrained, tmp_path / "start.pt")
+    template.write_text(json.dumps(with_heads(single_input())))
+    words = ["input", template, "--checkpoint", copy, "--no-tighten", "--train", DATA / "train"]
+    filled = tmp_path / "ft.json"
+    assert main([*map(str, words), "--valid", str(DATA / "valid"), "-o", str(filled)]) == 0
+    out, told = plan(folds, "--template", filled)
+    assert f"ft: from {copy}" in told
+    assert "--finetune ../../start.pt" in (out / "fold_00-ft-s1" / "run.sh").read_text()
+
+    config = read(filled)
+    config["_dp_mft_input"]["checkpoint"] = "elsewhere/start.pt"
+    filled.write_text(json.dumps(config))
+    plan(folds, "--template", filled, out=tmp_path / "again")
+
+    Path(copy).write_bytes(b"another")
+    told = plan(folds, "--template", filled, out=tmp_path / "third", ok=False)
+    assert "elsewhere/start.pt, which is not there any more, or has changed" in told
 
 
 def test_every_draw_gets_the_seed():
