@@ -50,9 +50,10 @@ def test_it_holds_code_templates_and_the_checkpoint(wheel):
         f"deepmd_mft/input-templates/{one.relative_to(ROOT / 'input_templates')}"
         for one in (ROOT / "input_templates").rglob("*.json")
     }
+    pages = {str(one.relative_to(ROOT)) for one in (ROOT / "deepmd_mft" / "report").glob("*.html")}
+    assert "deepmd_mft/report/page.html" in pages
     others = {
-        "deepmd_mft/report/page.html",
-        "deepmd_mft/report/trust.html",
+        *pages,
         "deepmd_mft/embedded-checkpoint/model.pt",
         "deepmd_mft/embedded-checkpoint/provenance.json",
     }
