@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from deepmd_mft.errors import UserError
-from deepmd_mft.evaluation.folds import without_fold
+from deepmd_mft.evaluation.folds import TESTS, without_fold
 from deepmd_mft.evaluation.tables import read_evaluation
 from deepmd_mft.report.errors import digits
 from deepmd_mft.report.strategy import STRATEGIES
@@ -178,13 +178,15 @@ def _names_of_sets(folder: Path, record: dict[str, Any], run: Run) -> dict[str, 
         name: tuple(part["sha256"] for part in one["folders"])
         for name, one in run.record["sets"].items()
     }
-    absent = [name for name, checksums in wanted.items() if checksums not in data]
+    # A run may have been evaluated on its training data too, which no calibration is asked about.
+    tests = [name for name in wanted if without_fold(name).startswith(TESTS)] or list(wanted)
+    absent = [name for name in tests if wanted[name] not in data]
     if absent:
         raise UserError(
             f"{folder} was not evaluated on the data of {', '.join(absent)} of {run.folder.name}; "
             "evaluate both on the same sets"
         )
-    return {data[checksums]: without_fold(name) for name, checksums in wanted.items()}
+    return {data[own]: without_fold(name) for name, own in wanted.items() if own in data}
 
 
 def _read(path: Path) -> pd.DataFrame:

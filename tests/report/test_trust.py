@@ -76,6 +76,22 @@ def test_a_run_whose_own_evaluation_is_calibrated(calibrated, tmp_path):
     assert "How far to believe it" in (tmp_path / "report.html").read_text()
 
 
+def test_a_run_that_was_evaluated_on_its_training_data_too(calibrated, tmp_path):
+    """As `dp-mft plan` does; the calibrated evaluation is of the test sets alone."""
+    shutil.copytree(calibrated / "run", tmp_path / "run", symlinks=True)
+    shutil.copytree(calibrated / "sets", tmp_path / "sets")
+    StructureSet("val", [DATA / "valid"]).write_part(np.arange(30), tmp_path / "sets" / "val")
+    words = ["--split", str(tmp_path / "sets"), "-q", "--overwrite"]
+    own = str(tmp_path / "run" / "evaluation")
+    assert main(["evaluate", str(tmp_path / "run"), *words, "-o", own]) == 0
+    out = tmp_path / "report.html"
+    assert report(tmp_path, out, "--calibrated", calibrated / "trust") == 0
+    page = out.read_text()
+    assert "<h2>val: errors" in page
+    assert "ood_test: calibrated" in page
+    assert "val: calibrated" not in page
+
+
 def changed(calibrated, tmp_path, change):
     """A copy of the calibrated evaluation with another record."""
     folder = tmp_path / "changed"
