@@ -6,25 +6,21 @@ No ``from __future__ import annotations`` here: TorchScript reads the annotation
 import copy
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from deepmd.dpmodel import OutputVariableDef
-from deepmd.pt.model.atomic_model import DPPropertyAtomicModel
 from deepmd.pt.model.model import PropertyModel
 from deepmd.pt.model.model.model import BaseModel
 from deepmd.pt.model.task.base_fitting import BaseFitting
-from deepmd.utils.path import DPPath
 
 from deepmd_mft.bridge.descriptors import is_of_type
 from deepmd_mft.bridge.models import build_descriptor
-from deepmd_mft.bridge.reading import label_or_nan
 from deepmd_mft.bridge.training import all_batches
 from deepmd_mft.errors import UserError
-from deepmd_mft.files.cache import content_key, remembered
-from deepmd_mft.models.statistics import OutputStatistics, StatisticsData
+from deepmd_mft.models.atomic_model import MFTAtomicModel
 
 log = logging.getLogger(f"deepmd.{__name__}")  # below deepmd's logger, to share its handlers
 
@@ -43,151 +39,6 @@ def register_head(fitting_type: str) -> Callable[[type["MFTModel"]], type["MFTMo
         return model_class
 
     return register
-
-
-class MFTAtomicModel(DPPropertyAtomicModel):
-    """Per-atom outputs of a head: the net's times the scale plus the bias of the element."""
-
-    def change_out_bias(
-        self,
-        sample_merged: Callable[[], list[dict]] | list[dict],
-        stat_file_path: DPPath | None = None,
-        bias_adjust_mode: str = "set-by-statistic",
-    ) -> None:
-        """Fit bias and scale of every property to the labels.
-
-        Parameters
-        ----------
-        sample_merged : list of dict, or callable returning it
-            One dict of tensors for each data system, as deepmd-kit samples them.
-        stat_file_path : DPPath, optional
-            Not used: what is read from the labels is kept by the content of the data
-            (:mod:`deepmd_mft.files.cache`).
-        bias_adjust_mode : str
-            Only ``set-by-statistic``; the other mode needs the model: :class:`MFTModel`.
-        """
-        del stat_file_path, bias_adjust_mode
-        sample = sample_merged() if callable(sample_merged) else sample_merged
-        data = self._collect_or_remember(sample)
-        for number, name in enumerate(self.fitting_net.property_names):
-            statistics = self.fitting_net.fit_statistics(
-                number, data.values[number], data.counts, data.weights
-            )
-            dim = statistics.bias.shape[1]
-            self.out_bias[number, :, :dim] = torch.as_tensor(statistics.bias)
-            self.out_std[number, :, :dim] = torch.as_tensor(statistics.scale)
-            self._report(name, statistics, data.values[number])
-
-    def _collect_or_remember(self, sample: list[dict]) -> StatisticsData:
-        """Collect from all frames, or take what an earlier run collected from the same data."""
-        names = self.fitting_net.property_names
-        key = None
-        systems = getattr(sample, "systems", None)
-        if systems:
-            arrays = ["coord", "box", "real_atom_types", *names]
-            head = [type(self).__qualname__, names, self.fitting_net.label_dims, self.type_map]
-            frames = [self.atom_exclude_types, getattr(sample, "min_pair_dist", 0.0)]
-            key = content_key(systems, arrays, head, frames)
-
-        def compute() -> dict[str, np.ndarray]:
-            data = self.collect(all_batches(sample, [*names, *self.arrays_of_weights()]))
-            values = {f"value_{number}": value for number, value in enumerate(data.values)}
-            return {**values, "counts": data.counts, "weights": data.weights}
-
-        found = remembered("label_statistics", key, compute)
-        values = [found[f"value_{number}"] for number in range(len(names))]
-        return StatisticsData(values, found["counts"], found["weights"])
-
-    def collect(
-        self,
-        batches: Iterator[dict],
-        predict: Callable[[dict], dict[str, np.ndarray]] | None = None,
-    ) -> StatisticsData:
-        """Read labels and compositions of all frames; nothing else of them is kept.
-
-        Parameters
-        ----------
-        batches : iterator of dict
-            Frames as deepmd-kit reads them.
-        predict : callable, optional
-            Gives the predictions for a batch by property, which are taken off the labels.
-        """
-        counts, weights = [], []
-        values: list[list[np.ndarray]] = [[] for _ in self.fitting_net.property_names]
-        for batch in batches:
-            counts.append(self.count_types(batch))
-            weights.append(self.bias_weights(batch))
-            predicted = predict(batch) if predict is not None else {}
-            for number, name in enumerate(self.fitting_net.property_names):
-                labels = self.read_labels(batch, number)
-                values[number].append(labels - predicted.get(name, 0.0))
-        return StatisticsData(
-            [np.concatenate(value) for value in values],
-            np.concatenate(counts),
-            np.concatenate(weights),
-        )
-
-    def count_types(self, system: dict) -> np.ndarray:
-        """Return the atoms of each type in each frame of a system, nframes x ntypes."""
-        natoms = system.get("real_natoms_vec", system["natoms"])
-        given = natoms.detach().cpu().numpy()[:, 2:].astype(np.float64)
-        # A system without type_map.raw counts up to its own largest type only.
-        counts = np.zeros((len(given), self.get_ntypes()))
-        counts[:, : given.shape[1]] = given
-        counts[:, list(self.atom_exclude_types)] = 0
-        return counts
-
-    def bias_weights(self, system: dict) -> np.ndarray:
-        """Return how much the bias of each type counts in each frame, nframes x ntypes."""
-        return self.count_types(system)
-
-    def arrays_of_weights(self) -> list[str]:
-        """List what :meth:`bias_weights` reads of a frame beside its types."""
-        return []
-
-    def read_labels(self, system: dict, number: int) -> np.ndarray:
-        """Return the labels of one property, nframes x label dimension, NaN where missing."""
-        name = self.fitting_net.property_names[number]
-        label_dim = self.fitting_net.label_dims[number]
-        if name not in system:
-            loaded = sorted(key[5:] for key in system if key.startswith("find_"))
-            raise UserError(
-                f"the labels of property '{name}' were not loaded (loaded: {', '.join(loaded)}). "
-                "The loss of this branch must be one of this package's with the same property_name"
-            )
-        labels = label_or_nan(system, name).detach().cpu().numpy()
-        if labels.shape[1] != label_dim:
-            raise UserError(
-                f"property '{name}': the labels have {labels.shape[1]} component(s), the head "
-                f"expects {label_dim}; make task_dim of fitting_net and loss equal to the columns "
-                "of the label file"
-            )
-        if np.isinf(labels).any():
-            raise UserError(
-                f"property '{name}': a training label is infinite; mend it, or remove the frame"
-            )
-        return labels
-
-    def _report(self, name: str, statistics: OutputStatistics, labels: np.ndarray) -> None:
-        log.info(
-            "property %s: scale %s, from %d labelled frames of %d",
-            name,
-            np.array2string(statistics.scale, precision=4),
-            int(np.isfinite(labels).any(axis=1).sum()),
-            len(labels),
-        )
-        unseen = [self.type_map[i] for i in np.flatnonzero(statistics.unseen)]
-        if unseen and np.ptp(statistics.bias, axis=0).any():
-            shown = ", ".join(unseen) if len(unseen) <= 20 else f"{len(unseen)} of the type map"
-            log.warning(
-                "property %s: elements without a training frame get the bias of an average "
-                "element: %s",
-                name,
-                shown,
-            )
-
-    # TorchScript needs the annotation in the class that it compiles.
-    exclude_types: list[int]
 
 
 def embedding_width(descriptor: torch.nn.Module) -> int:

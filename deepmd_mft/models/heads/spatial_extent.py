@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from deepmd.pt.model.task.fitting import Fitting
 
+from deepmd_mft.models.atomic_model import MFTAtomicModel
 from deepmd_mft.models.geometry import relative_to_center_of_mass
 from deepmd_mft.models.heads.base import MFTFittingNet, resolve_bias
 from deepmd_mft.models.masses import masses_of
-from deepmd_mft.models.mft_model import MFTAtomicModel, register_head
+from deepmd_mft.models.mft_model import register_head
 from deepmd_mft.models.molecule_model import MoleculeModel
 from deepmd_mft.models.statistics import OutputStatistics, fit_bias, fit_output_statistics
 
