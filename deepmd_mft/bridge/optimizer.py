@@ -36,7 +36,8 @@ def let_schedules_group_parameters() -> None:
                 "learning_rate of type mft: the rates of layers need the optimizer Adam or AdamW "
                 f"and zero_stage 0 (here: {self.opt_type}, zero_stage {self.sharding.stage})"
             )
-        groups = schedule.group(self.wrapper.named_parameters())
+        # without the `module.` of distributed training: patterns of names hold there too
+        groups = schedule.group(self._get_inner_module().named_parameters())
         optimizer = optimizer_class([{"params": group.parameters} for group in groups], **kwargs)
         step = self.start_step
         schedule.wake(step)

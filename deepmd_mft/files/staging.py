@@ -153,6 +153,11 @@ def _check_file(out: Path, inputs: Iterable[Path], *, overwrite: bool) -> None:
 
 def _check_folder(out: Path, verb: str, inputs: Iterable[Path], *, overwrite: bool) -> None:
     _check_name(out, overwrite=overwrite)
+    if out.suffix == ".lmdb" and verb != "convert":
+        raise UserError(
+            f"{out}: a folder called .lmdb is an LMDB to deepmd-kit, and {verb} writes a folder of "
+            "other files; choose a name without .lmdb"
+        )
     if out.exists():
         if not out.is_dir():
             raise UserError(f"{out} is a file, not a folder; choose another name")

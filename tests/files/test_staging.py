@@ -16,7 +16,7 @@ import pytest
 
 from deepmd_mft.errors import UserError
 from deepmd_mft.files.records import write_record
-from deepmd_mft.files.staging import atomic_file, staged_file, staged_folder
+from deepmd_mft.files.staging import atomic_file, check_folder, staged_file, staged_folder
 from tests.helpers.processes import hold
 from tests.helpers.trees import tree
 
@@ -117,6 +117,12 @@ def test_the_lock_of_a_reader_of_lmdb_is_in_nobodys_way(tmp_path):
     (out / "train" / "lock.mdb").touch()
     write(out, overwrite=True)
     assert not (out / "train" / "lock.mdb").exists()
+
+
+def test_only_conversions_are_called_lmdb(tmp_path):
+    with pytest.raises(UserError, match="replay writes a folder of other files; choose a name"):
+        check_folder(tmp_path / "set.lmdb", "replay")
+    check_folder(tmp_path / "set.lmdb", "convert")
 
 
 def test_inputs_are_never_replaced(tmp_path):

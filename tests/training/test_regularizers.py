@@ -58,6 +58,21 @@ def test_l2_sp_and_its_gradient_are_the_closed_form(reference):
     assert all(p.grad is None for p in model.atomic_model.fitting_net.parameters())
 
 
+def test_l2_sp_holds_layers_that_wake_later(reference):
+    """Linear probing first: at the first step nothing of the backbone is trained."""
+    model = build_property()
+    options = [{"type": "l2_sp", "weight": 1.0, "reference": str(reference)}]
+    (regularizer,), (later,) = build_regularizers(options), build_regularizers(options)
+    batch, seen = batch_of(model)
+    expected = regularizer.value(batch, seen)
+    for parameter in model.get_descriptor().parameters():
+        parameter.requires_grad_(False)
+    assert float(later.value(batch, seen)) == 0
+    for parameter in model.get_descriptor().parameters():
+        parameter.requires_grad_(True)
+    torch.testing.assert_close(later.value(batch, seen), expected)
+
+
 @pytest.mark.parametrize("k", [1, 3])
 def test_spectral_shrinkage_is_numpys_svd(k):
     model = build_property()

@@ -32,15 +32,16 @@ class L2SP(Regularizer):
         super().__init__(weight)
         self.reference = reference
         self.on = on
-        self._held: dict[str, torch.Tensor] | None = None
+        self._held: dict[str, torch.Tensor] = {}
 
     def value(self, batch: Batch, seen: Representation | None) -> torch.Tensor:
         """Return ||w - w0||^2 over the trained tensors, a scalar."""
         del seen
         trained = self._trained(batch.model)
-        if self._held is None:
+        new = {name: tensor for name, tensor in trained.items() if name not in self._held}
+        if new:  # at the first step, and where layers wake later
             known = read_reference(self.reference)
-            self._held = fit(known, trained, what="l2_sp", text=self.reference)
+            self._held |= fit(known, new, what="l2_sp", text=self.reference)
         device = batch.inputs["atype"].device
         distance = torch.zeros((), dtype=torch.float64, device=device)
         for name, tensor in trained.items():
