@@ -21,26 +21,40 @@ from typing import Any
 
 import h5py
 import numpy as np
-from check import GATE, training_input
+from check import training_input
 
 NUMBERS = np.array([1, 6, 7, 8, 9])
-#: The loader that `dp --pt train` makes: memory when it is open, and when every frame was drawn.
-LOADER = """
-import json, resource, sys
+#: The loader of `dp --pt train`, open and after every frame was drawn; then the checks before
+#: a training. Kilobytes above those of the imports, seconds of the processor.
+TRAINING = """
+import argparse, json, resource, sys, time
 from pathlib import Path
 from deepmd.pt.entrypoints import main
-from deepmd_mft.bridge.inputs import TrainingData
 from deepmd.utils.data import DataRequirementItem as Item
-peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-before, path = peak(), Path(sys.argv[1])
+from deepmd_mft.bridge.inputs import TrainingData
+from deepmd_mft.inputs.gate import check_command
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before, path, seconds = peak(), Path(sys.argv[1]), [time.process_time()]
 lmdb = path.suffix == ".lmdb"
 systems = [str(path)] if lmdb else [str(one.parent) for one in sorted(path.rglob("type.raw"))]
-loader = TrainingData({"batch_size": 64}, systems, ["H", "C", "N", "O", "F"]).data
+opened = TrainingData({"batch_size": 64}, systems, ["H", "C", "N", "O", "F"])
+loader = opened.data
 loader.add_data_requirement([Item("energy", 1), Item("force", 3, atomic=True)])
-opened = peak()
+found = {"open_kib": peak() - before}
 sources = [loader._inner_dataloader] if lmdb else loader.dataloaders
-frames = sum(len(batch["energy"]) for source in sources for batch in source)
-print(json.dumps({"open_kib": opened - before, "drawn_kib": peak() - before, "frames": frames}))
+seconds.append(time.process_time())
+found["frames"] = sum(len(batch["energy"]) for source in sources for batch in source)
+seconds.append(time.process_time())
+found["drawn_kib"] = peak() - before
+opened.close()
+check_command(argparse.Namespace(command="train", INPUT="input.json", finetune=None,
+    init_model=None, restart=None, skip_neighbor_stat=True))
+seconds.append(time.process_time())
+found["checked_kib"] = peak() - before
+for name, first, second in zip(("open_s", "drawn_s", "checked_s"), seconds, seconds[1:]):
+    found[name] = second - first
+print(json.dumps(found))
 """
 
 
@@ -98,7 +112,7 @@ def force_field_input(system: Path) -> dict[str, Any]:
 
 def measure_size(root: Path, nframes: int, natoms: int) -> dict[str, dict[str, Any]]:
     """Take one size through convert, split, the checks and the loader."""
-    root.mkdir(exist_ok=True)
+    root.mkdir(parents=True, exist_ok=True)
     source = root / "source.npz"
     write_source(source, nframes, natoms)
     write_hdf5(source, root / "set.hdf5")
@@ -107,16 +121,14 @@ def measure_size(root: Path, nframes: int, natoms: int) -> dict[str, dict[str, A
     for name in ("npy", "set.lmdb"):
         data = root / name
         quiet = ["--jobs", "1", "-q"]
-        found[f"{name}: convert"] = measure([*verb, "convert", "source.npz", name, *quiet], root)
+        convert = [*verb, "convert", "source.npz", name, "--energy-unit", "eV", *quiet]
+        found[f"{name}: convert"] = measure(convert, root)
         found[f"{name}: convert"]["bytes"] = size_of(data)
         split = [*verb, "split", "random", name, f"parts-{name}", *quiet]
         found[f"{name}: split random"] = measure(split, root)
         (root / "input.json").write_text(json.dumps(force_field_input(data)))
-        gate = [sys.executable, "-c", GATE, "input.json"]
-        found[f"{name}: before a training"] = measure(gate, root)
-        found[f"{name}: check"] = measure([*verb, "check", "input.json"], root)
-        loader = measure([sys.executable, "-c", LOADER, name], root)
-        found[f"{name}: loader"] = {**loader, **json.loads(loader["last_line"])}
+        training = measure([sys.executable, "-c", TRAINING, name], root)
+        found[f"{name}: training"] = json.loads(training["last_line"])
     return found
 
 

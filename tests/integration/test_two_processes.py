@@ -40,7 +40,7 @@ def torchrun(folder: Path, config: dict[str, Any], *args: str, ok: bool = True) 
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        timeout=300,
+        timeout=1800,  # ends what hangs
         check=False,
     )
     assert (ended.returncode == 0) == ok, ended.stdout
