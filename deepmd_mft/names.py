@@ -35,4 +35,8 @@ RESERVED_NAMES = (
     "type",
     "spin",
     "hessian",
+    "group",
 )
+
+#: Label file of a system whose labels belong to groups of frames: the number of each frame's group.
+GROUP = "group"

@@ -44,6 +44,12 @@ def _prepare_trainer(_module: ModuleType) -> None:
     let_schedules_group_parameters()
 
 
+def _draw_groups(_module: ModuleType) -> None:
+    from deepmd_mft.bridge.groups import draw_whole_groups  # noqa: PLC0415  (see above)
+
+    draw_whole_groups()
+
+
 def _check_before_training(_module: ModuleType) -> None:
     from deepmd_mft.bridge.command import check_before_commands  # noqa: PLC0415  (see above)
     from deepmd_mft.inputs.gate import check_command  # noqa: PLC0415
@@ -54,5 +60,6 @@ def _check_before_training(_module: ModuleType) -> None:
 register_post_import_hook(lambda _: import_module("deepmd_mft.schema"), "deepmd.utils.argcheck")
 register_post_import_hook(lambda _: import_module("deepmd_mft.models"), "deepmd.pt.model.model")
 register_post_import_hook(lambda _: import_module("deepmd_mft.training.losses"), "deepmd.pt.loss")
+register_post_import_hook(_draw_groups, "deepmd.pt.utils.dataloader")
 register_post_import_hook(_prepare_trainer, "deepmd.pt.train.training")
 register_post_import_hook(_check_before_training, "deepmd.pt.entrypoints.main")

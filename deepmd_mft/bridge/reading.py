@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from deepmd_mft.names import GROUP
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
@@ -74,6 +76,27 @@ def label_or_nan(batch: dict[str, Any], name: str) -> Any:
     if not float(batch.get(f"find_{name}", 1.0)) and not labels.isnan().any():
         return labels * MISSING  # filled with another default
     return labels
+
+
+def groups_in(batch: dict[str, Any], nframes: int) -> Any:
+    """Return the numbers of the groups of a batch, as ``group.npy`` has them.
+
+    Parameters
+    ----------
+    batch : dict of torch.Tensor
+        A batch as deepmd-kit's loaders give it.
+    nframes : int
+        Its frames.
+
+    Returns
+    -------
+    torch.Tensor
+        Shape nf, in double precision; NaN for a frame on its own.
+    """
+    if GROUP in batch:
+        return label_or_nan(batch, GROUP)[:, 0]
+    torch: Any = importlib.import_module("torch")
+    return torch.full((nframes,), MISSING, dtype=torch.float64)
 
 
 #: Frames of a set in one batch of :func:`read_sets`.

@@ -15,6 +15,9 @@ from deepmd_mft.bridge.reading import can_read_sets, read_sets
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+#: Frames read at once where a loader does not say how many.
+AT_ONCE = 32
+
 log = logging.getLogger(f"deepmd.{__name__}")  # below deepmd's logger, to share its handlers
 
 
@@ -92,6 +95,8 @@ class StatisticsSample(list):
     ) -> Iterator[dict[str, Any]]:
         """Yield every frame once, system after system, in batches of tensors on the CPU.
 
+        ``sid`` is the number of the system, as in deepmd-kit's batches.
+
         Parameters
         ----------
         arrays : list of str, optional
@@ -106,11 +111,11 @@ class StatisticsSample(list):
         log.info("Reading labels for statistics from %d frames%s", nframes, drawn)
         stat: Any = importlib.import_module("deepmd.pt.utils.stat")
         torch: Any = importlib.import_module("torch")
-        for loader in self.loaders:
+        for sid, loader in enumerate(self.loaders):
             data = getattr(loader.dataset, "data_system", None)
             every = share == 1 and self.min_pair_dist <= 0
             if every and arrays is not None and can_read_sets(data, arrays):
-                yield from read_sets(data, arrays)
+                yield from ({**batch, "sid": sid} for batch in read_sets(data, arrays))
                 continue
             frames = loader.dataset  # a loader of distributed training sees a part of it
             if share < 1:
@@ -120,16 +125,16 @@ class StatisticsSample(list):
             with torch.device("cpu"):
                 everything = torch.utils.data.DataLoader(
                     frames,
-                    batch_size=loader.batch_size,
+                    batch_size=loader.batch_size or AT_ONCE,  # none if it draws whole groups
                     collate_fn=loader.collate_fn,
                     generator=torch.Generator(),  # leaves the training's random numbers alone
                 )
                 for batch in everything:
                     keep = stat.min_pair_dist_frame_mask(batch, self.min_pair_dist)
                     if keep is None:
-                        yield batch
+                        yield {**batch, "sid": sid}
                     elif keep.any():
-                        yield stat.select_batch_frames(batch, keep)
+                        yield {**stat.select_batch_frames(batch, keep), "sid": sid}
 
 
 def keep_data_of_statistics() -> None:
@@ -167,4 +172,6 @@ def all_batches(
     most : int, optional
         Draw about so many if there are more.
     """
-    return sample.batches(arrays, most) if isinstance(sample, StatisticsSample) else iter(sample)
+    if isinstance(sample, StatisticsSample):
+        return sample.batches(arrays, most)
+    return ({**system, "sid": sid} for sid, system in enumerate(sample))

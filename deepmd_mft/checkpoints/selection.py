@@ -28,6 +28,7 @@ from deepmd_mft.files.checksums import file_checksum
 from deepmd_mft.files.staging import atomic_file
 from deepmd_mft.inference.predictor import Predictor
 from deepmd_mft.names import CLASSES, REGRESSION
+from deepmd_mft.structures.pooling import Pooling
 from deepmd_mft.structures.structure_set import StructureSet
 
 if TYPE_CHECKING:
@@ -96,8 +97,9 @@ class Validation:
             known = ", ".join(output.name for output in self.predictor.outputs)
             raise UserError(f"{where} does not predict '{name}'; there are {known}")
         self.classes = self.outputs[0].num_classes is not None
-        structures = StructureSet("validation", systems)
-        self.structures = structures.with_type_map(self.predictor.type_map)
+        structures = StructureSet("validation", systems).with_type_map(self.predictor.type_map)
+        self.pooling = Pooling(structures)
+        self.structures = structures
         self.labels = {output.name: self._labels(output, where) for output in self.outputs}
         self.batches = self.predictor.batches(self.structures)
         self.neighbours = NeighbourLists()
@@ -146,7 +148,7 @@ class Validation:
         )
 
     def _labels(self, output: Output, where: str) -> np.ndarray:
-        label = labels_of(self.structures, output)
+        label = labels_of(self.pooling.structures, output)
         if label is None or not np.isfinite(label).all(axis=1).any():
             folders = ", ".join(map(str, self.structures.folders))
             raise UserError(
@@ -170,7 +172,8 @@ class Validation:
             Parts of the data that have errors of their own too (``rmse_tail``).
         """
         self.predictor.load_weights(state)
-        found = self.predictor.predict(self.batches, neighbours=self.neighbours)
+        every = self.predictor.predict(self.batches, neighbours=self.neighbours)
+        found = {name: self.pooling.mean(every[name]) for name in self.labels}
         errors = self._errors(found, slice(None))
         for part, rows in (parts or {}).items():
             own = self._errors(found, rows)

@@ -46,6 +46,7 @@ def run(args: argparse.Namespace) -> int:
     from deepmd_mft.files.checksums import file_checksum  # noqa: PLC0415
     from deepmd_mft.files.staging import staged_file  # noqa: PLC0415
     from deepmd_mft.files.versions import package_versions  # noqa: PLC0415
+    from deepmd_mft.structures.pooling import Pooling  # noqa: PLC0415
     from deepmd_mft.structures.structure_set import StructureSet  # noqa: PLC0415
     from deepmd_mft.uncertainty.calibrate import (  # noqa: PLC0415
         calibrate,
@@ -67,6 +68,7 @@ def run(args: argparse.Namespace) -> int:
                 "probabilities and no intervals; leave out --coverage"
             )
         label = _labels(ensemble, valid)
+        names = Pooling(train).structures.ids
         models = [
             {"path": str(one.path), "sha256": file_checksum(one.path), "weights_sha256": weights}
             for one, weights in zip(files, ensemble.checksums, strict=True)
@@ -81,11 +83,12 @@ def run(args: argparse.Namespace) -> int:
             "seed": 0,
             "packages": package_versions(),
         }
-        made = calibrate(ensemble.look(train), train.ids, ensemble.look(valid), label, record)
+        made = calibrate(ensemble.look(train), names, ensemble.look(valid), label, record)
         made.save(path)
     for line in made.described():
         print(line)
-    print(f"{len(valid)} validation structures: {args.out}")
+    unit = "structures" if len(label) == len(valid) else "groups"
+    print(f"{len(label)} validation {unit}: {args.out}")
     return 0
 
 

@@ -42,6 +42,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--energy-key", help="info key of the energy, if ase does not know it")
     add("--force-key", help="arrays key of the forces, if ase does not know them")
     add("--id-key", help="column or info key of the structures' names")
+    add(
+        "--group-key",
+        help="column or info key of groups that have one value: conformers of a molecule, "
+        "terminations of a slab (predictions are means over a group)",
+    )
     add("--structure-column", help="table: column of structure files, or of CIF contents")
     add("--smiles-column", help="table: column of SMILES; geometries are made by RDKit")
     add("--frame", choices=["first", "last"], help="table: which of several structures in a file")
@@ -86,6 +91,11 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"--limit {args.limit}: nothing would be converted; give 1 or more")
     check_folder(args.out, "convert", overwrite=args.overwrite)
     source = open_source(args.source, args.kind, options)
+    if args.group_key and not source.grouped:
+        raise UserError(
+            f"--group-key {args.group_key}: a source of kind {source.name} has no groups; tables "
+            "and what ase reads have"
+        )
     summary = convert(
         source,
         args.out,

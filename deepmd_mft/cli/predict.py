@@ -63,6 +63,8 @@ def run(args: argparse.Namespace) -> int:
     from deepmd_mft.checkpoints.model_file import ModelFile  # noqa: PLC0415
     from deepmd_mft.data.pool import read_pool  # noqa: PLC0415
     from deepmd_mft.files.staging import staged_file  # noqa: PLC0415
+    from deepmd_mft.names import GROUP  # noqa: PLC0415
+    from deepmd_mft.structures.duplicates import group_numbers  # noqa: PLC0415
     from deepmd_mft.structures.structure_set import StructureSet  # noqa: PLC0415
     from deepmd_mft.uncertainty.calibrate import load_calibration  # noqa: PLC0415
     from deepmd_mft.uncertainty.models import Ensemble  # noqa: PLC0415
@@ -77,16 +79,23 @@ def run(args: argparse.Namespace) -> int:
         kept = load_calibration(args.calibration, ensemble.checksums) if args.calibration else None
         pool = read_pool(args.on)
         name = ", ".join(map(str, args.on))
-        looked = ensemble.look(StructureSet.of(name, pool.structures))
+        numbers = group_numbers(pool.labelled).tolist()
+        shared = any(pool.labelled)
+        labels = [{GROUP: float(number)} for number in numbers] if shared else None
+        looked = ensemble.look(StructureSet.of(name, pool.structures, labels))
         options = {name: getattr(args, name) for name in ("std", "interval", "probabilities")}
         table = prediction_table(ensemble, looked, kept, **options)
-        table.insert(0, "id", pool.ids)
+        names = {
+            n: whole or one for n, whole, one in zip(numbers, pool.labelled, pool.ids, strict=True)
+        }
+        table.insert(0, "id", list(names.values()))
         table.to_csv(path, index=False)
     for one in pool.skipped:
         print(f"dp-mft predict: left out {one.id}: {one.reason}", file=sys.stderr)
     if ensemble.num_classes and len(table):
         print(f"probabilities: {table['probabilities'].iloc[0]}")
-    print(f"{len(table)} structures, {len(pool.skipped)} left out: {args.out}")
+    counted = f"{len(table)} groups of {len(pool)}" if shared else f"{len(table)}"
+    print(f"{counted} structures, {len(pool.skipped)} left out: {args.out}")
     return 0
 
 

@@ -14,16 +14,15 @@ from deepmd_mft.errors import UserError
 from deepmd_mft.files.staging import check_folder
 from deepmd_mft.splits import write
 from deepmd_mft.splits.columns import Columns
-from deepmd_mft.splits.fold import leaks
+from deepmd_mft.splits.fold import Fold, leaks
 from deepmd_mft.splits.record import read_record
 from deepmd_mft.splits.registry import METHODS, OPTIONS, REQUIRED, Method, settle
 from deepmd_mft.structures.duplicates import duplicate_groups
+from deepmd_mft.structures.pooling import Pooling
 from deepmd_mft.structures.structure_set import StructureSet
 
 if TYPE_CHECKING:
     import argparse
-
-    from deepmd_mft.splits import Fold
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -80,12 +79,18 @@ def run(args: argparse.Namespace) -> int:
         if not args.quiet:
             print(f"  {remark}", file=sys.stderr)
 
+    # What is divided are labels: a group of frames that has one counts once, wherever it is large.
+    pooling = Pooling(data)
+    _refuse_given_rows(pooling, args.method, method)
     groups = np.arange(len(data))
     if options["duplicates"] == "together":
         rows, structures = data.rows, data.with_some_names()
         groups = duplicate_groups(rows.groups, rows.smiles, structures, jobs=args.jobs, tell=tell)
+    given_rows = args.method == "rebuild"
+    divided = data if given_rows else pooling.structures
+    groups = groups if given_rows else pooling.joined(groups)
     columns = Columns(
-        data,
+        divided,
         target=options.get("target"),
         jobs=args.jobs,
         cache=args.cache,
@@ -93,10 +98,11 @@ def run(args: argparse.Namespace) -> int:
         progress=progress,
     )
     made = method.folds(columns, groups, options)
+    folds = made if given_rows else [_of_frames(fold, pooling) for fold in made]
     original = read_record(options["split_json"]) if "split_json" in options else None
     record = write.write_split(
         data,
-        made,
+        folds,
         args.out,
         method=original["method"] if original else args.method,
         parameters=original["parameters"] if original else _parameters(options),
@@ -107,15 +113,35 @@ def run(args: argparse.Namespace) -> int:
         progress=progress,
     )
     print(
-        f"{args.method}: {len(data):,} rows of {args.data} -> {args.out} "
+        f"{args.method}: {_counted(divided, data)} of {args.data} -> {args.out} "
         f"({time.perf_counter() - start:.1f} s)"
     )
     if options["duplicates"] == "together":
         _report_duplicates(made, groups, moved=not method.keeps)
-    _report_sizes(data, made, options.get("target"))
+    _report_sizes(divided, made, options.get("target"))
     if original is not None:
         _report_checksums(original, record, args.split_json)
     return 0
+
+
+def _refuse_given_rows(pooling: Pooling, name: str, method: Method) -> None:
+    """Refuse published rows for data whose groups they may divide; a split.json divides none."""
+    if pooling.of_groups and method.keeps and name != "rebuild":
+        raise UserError(
+            f"{name} takes test sets as they were published, by row; {pooling.frames.path} has one "
+            "label for each group of structures, which those may divide. Take another method"
+        )
+
+
+def _of_frames(fold: Fold, pooling: Pooling) -> Fold:
+    """Return a fold of groups as one of their frames."""
+    return Fold(fold.name, **{part: pooling.rows(rows) for part, rows in fold.parts().items()})
+
+
+def _counted(divided: StructureSet, data: StructureSet) -> str:
+    if len(divided) == len(data):
+        return f"{len(data):,} rows"
+    return f"{len(divided):,} groups of {len(data):,} rows"
 
 
 def _parameters(options: dict[str, Any]) -> dict[str, Any]:

@@ -9,16 +9,18 @@ from tqdm import tqdm
 
 from deepmd_mft.data.check import RCUT, Checked, check_frames
 from deepmd_mft.data.frames import Frames, Skipped
+from deepmd_mft.data.groups import in_groups
 from deepmd_mft.data.summary import Summary
 from deepmd_mft.data.writers import open_writer
 from deepmd_mft.errors import UserError
 from deepmd_mft.files.checksums import file_checksum
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from deepmd_mft.data.frames import Source
+    from deepmd_mft.data.groups import Placed
 
 __all__ = ["convert", "file_record"]
 
@@ -71,22 +73,29 @@ def convert(
     """
     summary = Summary(source.units)
     total = source.total if limit is None else limit
+    if source.grouped and out.suffix == ".lmdb":
+        raise UserError(
+            f"{out}: labels of groups are not written as LMDB, whose frames deepmd-kit draws one "
+            "by one; give a name without .lmdb (deepmd/npy)"
+        )
     with (
         open_writer(out, type_map=type_map, inputs=source.files, overwrite=overwrite) as writer,
         tqdm(total=total, unit=" structures", disable=not progress, mininterval=0.5) as bar,
     ):
-        for item, first in _positions(source, limit):
-            checked = _sift(item, only=only, keep_nan=keep_nan, rcut=rcut)
-            for skipped in checked.skipped:
-                if strict:
-                    raise UserError(f"{skipped.id}: {skipped.reason} (--strict stops at the first)")
-                summary.skip(skipped)
-            if checked.frames is not None:
-                writer.add(checked.frames, _source_rows(item, checked.frames, first))
-                summary.add(checked.frames)
-                for text, ids in checked.remarks.items():
-                    summary.remark(text, ids)
-            bar.update(first - bar.n)
+        found = _shown(_positions(source, limit), bar)
+        for batch in in_groups(found) if source.grouped else ([one] for one in found):
+            kept: list[tuple[Frames, Sequence[int]]] = []
+            for item, first in batch:
+                checked = _sift(item, only=only, keep_nan=keep_nan, rcut=rcut)
+                _count(checked, summary, strict=strict)
+                if checked.frames is not None:
+                    kept.append((checked.frames, _source_rows(item, checked.frames, first)))
+            if kept and source.grouped:
+                writer.add_group(kept)
+                summary.add_group([frames for frames, _ in kept])
+            elif kept:
+                writer.add(*kept[0])
+                summary.add(kept[0][0])
         if not summary.structures:
             files = ", ".join(str(path) for path in source.files)
             raise UserError(f"no structure was left to write of {files}:\n{summary.text()}")
@@ -94,7 +103,7 @@ def convert(
     return summary
 
 
-def _positions(source: Source, limit: int | None) -> Iterator[tuple[Frames | Skipped, int]]:
+def _positions(source: Source, limit: int | None) -> Iterator[Placed]:
     """Yield what the source has, with its (first) row there."""
     seen = 0
     for item in source.frames:
@@ -105,6 +114,13 @@ def _positions(source: Source, limit: int | None) -> Iterator[tuple[Frames | Ski
             return
         yield item, seen
         seen += len(item) if isinstance(item, Frames) else 1
+
+
+def _shown(found: Iterator[Placed], bar: tqdm) -> Iterator[Placed]:
+    """Yield what is found, and show how far the source is read."""
+    for item, first in found:
+        yield item, first
+        bar.update(first - bar.n)
 
 
 def _source_rows(item: Frames | Skipped, kept: Frames, first: int) -> list[int]:
@@ -123,6 +139,16 @@ def _sift(item: Frames | Skipped, *, only: str, keep_nan: bool, rcut: float) -> 
         reason = f"{kind}, and --only {only} was asked for"
         return Checked(None, [Skipped(name, reason) for name in item.ids])
     return check_frames(item, allow_nan=keep_nan, rcut=rcut)
+
+
+def _count(checked: Checked, summary: Summary, *, strict: bool) -> None:
+    """Count what is left out, and what there is to say about the rest."""
+    for skipped in checked.skipped:
+        if strict:
+            raise UserError(f"{skipped.id}: {skipped.reason} (--strict stops at the first)")
+        summary.skip(skipped)
+    for text, ids in checked.remarks.items():
+        summary.remark(text, ids)
 
 
 def _record(source: Source, summary: Summary) -> dict[str, Any]:

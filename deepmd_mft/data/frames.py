@@ -43,7 +43,8 @@ class Frames:
     smiles : str
         SMILES of the molecule, or empty.
     group : str
-        What must never be divided between training and test; empty for ``smiles``.
+        What must never be divided between training and test; empty for ``smiles``. In a source
+        that is ``grouped``, what has one label.
     pbc : tuple of bool
         Along which cell vectors the structure repeats; without cells it means nothing.
     occupancy : float
@@ -108,6 +109,8 @@ class Source:
     notes : list of str
         What a user should know about this source (level of theory, how the geometry
         was made).
+    grouped : bool
+        Whether one label belongs to all structures of a group.
     """
 
     name: str
@@ -116,3 +119,4 @@ class Source:
     frames: Iterator[Frames | Skipped]
     total: int | None = None
     notes: list[str] = field(default_factory=list)
+    grouped: bool = False

@@ -9,6 +9,7 @@ from deepmd_mft.data.check import check_frames
 from deepmd_mft.data.frames import Skipped
 from deepmd_mft.data.readers import ReadOptions, open_source
 from deepmd_mft.errors import UserError
+from deepmd_mft.structures.pooling import Pooling
 from deepmd_mft.structures.structure import Structure
 from deepmd_mft.structures.structure_set import StructureSet
 
@@ -34,6 +35,8 @@ class Pool:
         What must not be divided between training and validation.
     charges : list of float
         Total charges; 0 where a source does not state any.
+    labelled : list of str
+        Name of the group of structures that has one label; empty for a structure on its own.
     skipped : list of Skipped
         What a file had and no structure was made of.
     """
@@ -42,13 +45,17 @@ class Pool:
     ids: list[str] = field(default_factory=list)
     groups: list[str] = field(default_factory=list)
     charges: list[float] = field(default_factory=list)
+    labelled: list[str] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.structures)
 
-    def add(self, structure: Structure, name: str, group: str, charge: float = 0.0) -> None:
+    def add(
+        self, structure: Structure, name: str, group: str, charge: float = 0.0, labelled: str = ""
+    ) -> None:
         """Append a structure."""
+        self.labelled.append(labelled)
         self.structures.append(structure)
         self.ids.append(name)
         self.groups.append(group or name)
@@ -62,6 +69,7 @@ class Pool:
             [self.ids[row] for row in chosen],
             [self.groups[row] for row in chosen],
             [self.charges[row] for row in chosen],
+            [self.labelled[row] for row in chosen],
             self.skipped,
         )
 
@@ -86,9 +94,11 @@ def read_pool(sources: Sequence[Path], jobs: int = 1) -> Pool:
     for source in sources:
         rows = list(_read(source, pool.skipped, jobs))
         taken = set(pool.ids)
-        doubled = any(name in taken for _, name, _, _ in rows)  # files of one name in two folders
-        for structure, name, group, charge in rows:
-            pool.add(structure, f"{source}:{name}" if doubled else name, group, charge)
+        doubled = any(name in taken for _, name, *_ in rows)  # files of one name in two folders
+        for structure, name, group, charge, labelled in rows:
+            one = f"{source}:{name}" if doubled else name
+            whole = f"{source}:{labelled}" if labelled and len(sources) > 1 else labelled
+            pool.add(structure, one, group, charge, whole)
     if not len(pool):
         reasons = "".join(f"; {one.id}: {one.reason}" for one in pool.skipped[:3])
         raise UserError(f"{', '.join(map(str, sources))}: no structures in it{reasons}")
@@ -97,14 +107,17 @@ def read_pool(sources: Sequence[Path], jobs: int = 1) -> Pool:
 
 def _read(
     path: Path, skipped: list[Skipped], jobs: int
-) -> Iterator[tuple[Structure, str, str, float]]:
-    """Yield structure, name, group and charge of everything at a path."""
+) -> Iterator[tuple[Structure, str, str, float, str]]:
+    """Yield structure, name, group, charge and labelled group of everything at a path."""
     from h5py import is_hdf5  # noqa: PLC0415  (slow to import)
 
     if not path.is_file() or is_hdf5(path):
         data = StructureSet(path.name, [path])
-        for structure, name, group in zip(data, data.ids, data.groups, strict=True):
-            yield structure, name, group, 0.0
+        pooling = Pooling(data)
+        whole = [pooling.structures.ids[group] for group in pooling.groups.tolist()]
+        labelled = whole if pooling.of_groups else [""] * len(data)
+        for structure, name, group, one in zip(data, data.ids, data.groups, labelled, strict=True):
+            yield structure, name, group, 0.0, one
         return
     kind = "table" if path.suffix == ".smi" else "auto"
     for item in open_source(path, kind, ReadOptions(jobs=jobs)).frames:
@@ -119,4 +132,4 @@ def _read(
         cells = frames.cells if frames.cells is not None else [None] * len(frames)
         for name, coords, cell in zip(frames.ids, frames.coords, cells, strict=True):
             structure = Structure(frames.numbers, coords, cell)
-            yield structure, name, frames.group or frames.smiles, frames.charge or 0.0
+            yield structure, name, frames.group or frames.smiles, frames.charge or 0.0, ""

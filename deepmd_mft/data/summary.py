@@ -58,6 +58,7 @@ class Summary:
         self.units = {**FORCE_FIELD_UNITS, **units}
         self.structures = 0
         self.periodic = 0
+        self.groups = self.largest_group = 0
         self.atoms = 0
         self.smallest, self.largest = 0, 0
         self._elements = np.zeros(len(ELEMENTS) + 1, dtype=np.int64)
@@ -65,8 +66,16 @@ class Summary:
         self._skipped = _Named()
         self._remarks = _Named()
 
-    def add(self, frames: Frames) -> None:
-        """Count one batch of frames."""
+    def add_group(self, parts: list[Frames]) -> None:
+        """Count structures that have one label together."""
+        self.groups += 1
+        self.largest_group = max(self.largest_group, sum(map(len, parts)))
+        self.add(parts[0], labelled=1)
+        for one in parts[1:]:
+            self.add(one, labelled=0)
+
+    def add(self, frames: Frames, labelled: int | None = None) -> None:
+        """Count one batch of frames, of which the labels of the first few, or all, count."""
         nf, nloc = len(frames), len(frames.numbers)
         self.smallest = min(self.smallest or nloc, nloc)
         self.largest = max(self.largest, nloc)
@@ -74,12 +83,13 @@ class Summary:
         self.periodic += nf * (frames.cells is not None)
         self.atoms += nf * nloc
         self._elements += nf * np.bincount(frames.numbers, minlength=len(self._elements))
-        for name, value in frames.labels.items():
+        for name, values in frames.labels.items():
+            value = values if name in FORCE_FIELD_UNITS else values[:labelled]
             finite = value[np.isfinite(value)]
             entry = self._labels.setdefault(
                 name, {"frames": 0, "values": 0, "min": np.inf, "max": -np.inf, "sum": 0.0}
             )
-            entry["frames"] += nf
+            entry["frames"] += len(value)
             if finite.size:
                 entry["values"] += finite.size
                 entry["min"] = min(entry["min"], float(finite.min()))
@@ -108,6 +118,7 @@ class Summary:
         """Return the numbers, for ``dataset.json``."""
         return {
             "structures": self.structures,
+            **({"groups": self.groups} if self.groups else {}),
             "periodic": self.periodic,
             "atoms": self.atoms,
             "atoms_per_structure": [self.smallest, self.largest],
@@ -139,13 +150,21 @@ class Summary:
             f"  atoms       {self.atoms:,}, {self.smallest} to {self.largest} per structure",
             f"  elements    {len(numbers['elements'])}: {' '.join(numbers['elements'])}",
         ]
+        if self.groups:
+            mean = self.structures / self.groups
+            lines.append(
+                f"  groups      {self.groups:,} with one label each, of {mean:.3g} structures on "
+                f"average, {self.largest_group} at most"
+            )
         for name, entry in numbers["labels"].items():
             if entry["min"] is None:
                 values = "no finite value"
             else:
                 values = f"{entry['min']:.6g} to {entry['max']:.6g}, mean {entry['mean']:.6g}"
             few = entry["structures"]
-            count = "" if few == self.structures else f", in {few:,} structures"
+            of_groups = self.groups and name not in FORCE_FIELD_UNITS
+            every, unit = (self.groups, "groups") if of_groups else (self.structures, "structures")
+            count = "" if few == every else f", in {few:,} {unit}"
             lines.append(f"  {name:<11} {values} {entry['unit']}{count}")
         lines += [f"  of these    {line}" for line in self._remarks.lines()]
         lines += [f"  skipped     {line}" for line in self.skipped or ["nothing"]]

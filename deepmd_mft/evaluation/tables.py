@@ -22,6 +22,7 @@ from deepmd_mft.files.records import write_record
 from deepmd_mft.files.versions import package_versions
 from deepmd_mft.inference.predictor import Output, Predictor
 from deepmd_mft.names import CLASSES, REGRESSION
+from deepmd_mft.structures.pooling import Pooling
 
 if TYPE_CHECKING:
     from deepmd_mft.checkpoints.model_file import ModelFile
@@ -41,7 +42,8 @@ class Evaluation:
     groups : pd.DataFrame
         The same for each group of structures: by element, size, target decile.
     predictions : pd.DataFrame
-        One row per structure (of a force field its energy, and the RMSE of its forces).
+        One row per structure, or per group of structures that has one label (of a force field its
+        energy, and the RMSE of its forces).
     record : dict
         Models, sets, checksums and versions.
     notes : list of str
@@ -144,8 +146,11 @@ def evaluate(
                 if predictor.is_force_field:
                     parts.add_force_field(keys, structures, found)
                     continue
+                pooling = Pooling(structures)
+                parts.tell_groups(pooling)
                 for output in predictor.outputs:
-                    parts.add(keys, structures, output, found[output.name])
+                    pooled = pooling.mean(found[output.name])
+                    parts.add(keys, pooling.structures, output, pooled)
     return Evaluation(
         pd.DataFrame(parts.metrics),
         pd.DataFrame(parts.groups),
@@ -176,6 +181,15 @@ class _Parts:
             self.groups += _groups(keys, prediction, label, structures, output)
         self.predictions.append(_table(keys, prediction, label, structures))
 
+    def tell_groups(self, pooling: Pooling) -> None:
+        """Say that there is one error for each group, if labels belong to groups."""
+        if pooling.of_groups:
+            self.notes.append(
+                f"{pooling.frames.name}: {len(pooling.structures)} groups of "
+                f"{len(pooling.frames)} structures; one label, one prediction (the mean over the "
+                "group) and one error for each group"
+            )
+
     def add_force_field(
         self, keys: dict[str, str], structures: StructureSet, found: dict[str, np.ndarray]
     ) -> None:
@@ -201,6 +215,7 @@ def _record(sets: list[StructureSet]) -> dict[str, Any]:
         "sets": {
             one.name: {
                 "frames": len(one),
+                **_groups_of(one),
                 "unit": one.units,
                 "split": one.split_method,
                 "split_seed": _split_seed(one),
@@ -213,6 +228,12 @@ def _record(sets: list[StructureSet]) -> dict[str, Any]:
         },
         "models": [],
     }
+
+
+def _groups_of(structures: StructureSet) -> dict[str, int]:
+    """Return how many groups have the labels, if they are not of frames."""
+    pooling = Pooling(structures)
+    return {"groups": len(pooling.structures)} if pooling.of_groups else {}
 
 
 def _split_seed(structures: StructureSet) -> int | None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from deepmd.dpmodel.utils.lmdb_data import is_lmdb
 
+from deepmd_mft.inputs.groups import label_of_groups, read_groups
 from deepmd_mft.inputs.labels import needed_labels, read_label
 from deepmd_mft.inputs.systems import check_cells, check_elements, list_systems, open_system
 
@@ -26,7 +27,8 @@ def check_data(branch: Branch, findings: Findings) -> dict[str, np.ndarray]:
     Returns
     -------
     dict of str to np.ndarray
-        Training labels of the properties, nframes x columns, NaN where missing.
+        Training labels of the properties, nframes x columns, NaN where missing; of labels that
+        belong to groups of frames, ngroups x columns.
     """
     if not branch.model.get("type_map"):
         findings.error(
@@ -65,13 +67,20 @@ def _check_section(
 def _check_system(
     system: System, branch: Branch, findings: Findings, values: dict[str, list[np.ndarray]]
 ) -> None:
-    """Check one system; add its property labels to ``values``."""
+    """Check one system; add its property labels to ``values``, those of a group once."""
     findings.attempt(check_cells, system, branch)
+    groups = findings.attempt(read_groups, system, branch, findings) if branch.is_property else None
     for label in findings.attempt(needed_labels, branch) or []:
+        every = []
         for number in range(len(system.sets)):
             found = findings.attempt(read_label, system, number, label, branch)
             if found is not None:
-                values.setdefault(label.name, []).append(found)
+                every.append(found)
+        if groups is not None and sum(map(len, every)) == len(groups):
+            one_each = findings.attempt(label_of_groups, every, groups, label, system)
+            every = [] if one_each is None else [one_each]
+        if every:
+            values.setdefault(label.name, []).extend(every)
 
 
 def _tell_missing(

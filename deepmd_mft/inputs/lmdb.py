@@ -20,6 +20,7 @@ from deepmd_mft.inputs.systems import (
     rows_text,
     unknown_elements,
 )
+from deepmd_mft.names import GROUP
 
 if TYPE_CHECKING:
     from deepmd_mft.inputs.branches import Branch
@@ -81,6 +82,12 @@ def check_lmdb(path: str, branch: Branch, findings: Findings) -> dict[str, np.nd
 def _read_records(path: str, branch: Branch, findings: Findings) -> dict[str, np.ndarray]:
     records = _Records(needed_labels(branch))
     for record in lmdb_frames(path):
+        if branch.is_property and GROUP in record:
+            raise UserError(
+                f"{branch.where}: the labels of {path} belong to groups of frames ({GROUP}), which "
+                "deepmd-kit's loader of LMDB would cut into batches; convert the data to "
+                "deepmd/npy"
+            )
         records.see(record)
     if not records.total:
         findings.error(f"{branch.where}: {path} has no records; remove it from the input")

@@ -11,6 +11,7 @@ from deepmd_mft.inputs.data import SECTIONS
 from deepmd_mft.inputs.labels import weighed_labels
 from deepmd_mft.structures.elements import ELEMENTS
 from deepmd_mft.structures.overlaps import MIN_DISTANCE, overlapping
+from deepmd_mft.structures.pooling import Pooling
 
 if TYPE_CHECKING:
     from deepmd_mft.inputs.branches import Branch
@@ -89,7 +90,8 @@ def check_values(branch: Branch, sets: Sets, findings: Findings) -> None:
     for name, dim in branch.labels.items():
         spread: dict[str, np.ndarray] = {}
         for section in SECTIONS:
-            structures = sets.get((branch.name, section))
+            frames = sets.get((branch.name, section))
+            structures = None if frames is None else _one_each(frames)
             values = None if structures is None else _labels(structures, name, dim)
             if structures is None or values is None:
                 continue
@@ -107,6 +109,14 @@ def _labels(structures: StructureSet, name: str, dim: int) -> np.ndarray | None:
         return structures.labels(name, dim)
     except (UserError, ValueError, OSError):
         return None  # reported by the checks before
+
+
+def _one_each(frames: StructureSet) -> StructureSet:
+    """Return the set with one row for each label."""
+    try:
+        return Pooling(frames).structures
+    except (UserError, ValueError, OSError):
+        return frames  # reported by the checks before
 
 
 def _spread(column: np.ndarray) -> float:

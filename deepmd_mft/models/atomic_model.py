@@ -11,11 +11,13 @@ import torch
 from deepmd.pt.model.atomic_model import DPPropertyAtomicModel
 from deepmd.utils.path import DPPath
 
-from deepmd_mft.bridge.reading import label_or_nan
+from deepmd_mft.bridge.reading import groups_in, label_or_nan
 from deepmd_mft.bridge.training import all_batches
 from deepmd_mft.errors import UserError
 from deepmd_mft.files.cache import content_key, remembered
 from deepmd_mft.models.statistics import OutputStatistics, StatisticsData
+from deepmd_mft.names import GROUP
+from deepmd_mft.structures.groups import number_groups
 
 log = logging.getLogger(f"deepmd.{__name__}")  # below deepmd's logger, to share its handlers
 
@@ -44,14 +46,14 @@ class MFTAtomicModel(DPPropertyAtomicModel):
         del stat_file_path, bias_adjust_mode
         sample = sample_merged() if callable(sample_merged) else sample_merged
         data = self._collect_or_remember(sample)
+        intensive = self.fitting_net.is_intensive
         for number, name in enumerate(self.fitting_net.property_names):
-            statistics = self.fitting_net.fit_statistics(
-                number, data.values[number], data.counts, data.weights
-            )
+            labels, counts, weights = data.of_groups(number, intensive=intensive[number])
+            statistics = self.fitting_net.fit_statistics(number, labels, counts, weights)
             dim = statistics.bias.shape[1]
             self.out_bias[number, :, :dim] = torch.as_tensor(statistics.bias)
             self.out_std[number, :, :dim] = torch.as_tensor(statistics.scale)
-            self._report(name, statistics, data.values[number])
+            self._report(name, statistics, labels, len(data.groups))
 
     def _collect_or_remember(self, sample: list[dict]) -> StatisticsData:
         """Collect from all frames, or take what an earlier run collected from the same data."""
@@ -59,19 +61,24 @@ class MFTAtomicModel(DPPropertyAtomicModel):
         key = None
         systems = getattr(sample, "systems", None)
         if systems:
-            arrays = ["coord", "box", "real_atom_types", *names]
+            arrays = ["coord", "box", "real_atom_types", GROUP, *names]
             head = [type(self).__qualname__, names, self.fitting_net.label_dims, self.type_map]
             frames = [self.atom_exclude_types, getattr(sample, "min_pair_dist", 0.0)]
             key = content_key(systems, arrays, head, frames)
 
         def compute() -> dict[str, np.ndarray]:
-            data = self.collect(all_batches(sample, [*names, *self.arrays_of_weights()]))
+            data = self.collect(all_batches(sample, [*names, GROUP, *self.arrays_of_weights()]))
             values = {f"value_{number}": value for number, value in enumerate(data.values)}
-            return {**values, "counts": data.counts, "weights": data.weights}
+            return {
+                **values,
+                "counts": data.counts,
+                "weights": data.weights,
+                "groups": data.groups,
+            }
 
         found = remembered("label_statistics", key, compute)
         values = [found[f"value_{number}"] for number in range(len(names))]
-        return StatisticsData(values, found["counts"], found["weights"])
+        return StatisticsData(values, found["counts"], found["weights"], found["groups"])
 
     def collect(
         self,
@@ -87,11 +94,13 @@ class MFTAtomicModel(DPPropertyAtomicModel):
         predict : callable, optional
             Gives the predictions for a batch by property, which are taken off the labels.
         """
-        counts, weights = [], []
+        counts, weights, groups, systems = [], [], [], []
         values: list[list[np.ndarray]] = [[] for _ in self.fitting_net.property_names]
         for batch in batches:
             counts.append(self.count_types(batch))
             weights.append(self.bias_weights(batch))
+            groups.append(groups_in(batch, len(counts[-1])).cpu().numpy())
+            systems.append(np.full(len(counts[-1]), batch["sid"]))
             predicted = predict(batch) if predict is not None else {}
             for number, name in enumerate(self.fitting_net.property_names):
                 labels = self.read_labels(batch, number)
@@ -100,6 +109,7 @@ class MFTAtomicModel(DPPropertyAtomicModel):
             [np.concatenate(value) for value in values],
             np.concatenate(counts),
             np.concatenate(weights),
+            number_groups(np.concatenate(groups), np.concatenate(systems)),
         )
 
     def count_types(self, system: dict) -> np.ndarray:
@@ -143,12 +153,15 @@ class MFTAtomicModel(DPPropertyAtomicModel):
             )
         return labels
 
-    def _report(self, name: str, statistics: OutputStatistics, labels: np.ndarray) -> None:
+    def _report(
+        self, name: str, statistics: OutputStatistics, labels: np.ndarray, nframes: int
+    ) -> None:
         log.info(
-            "property %s: scale %s, from %d labelled frames of %d",
+            "property %s: scale %s, from %d labelled %s of %d",
             name,
             np.array2string(statistics.scale, precision=4),
             int(np.isfinite(labels).any(axis=1).sum()),
+            "frames" if len(labels) == nframes else f"groups of {nframes} frames",
             len(labels),
         )
         unseen = [self.type_map[i] for i in np.flatnonzero(statistics.unseen)]

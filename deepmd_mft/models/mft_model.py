@@ -160,7 +160,7 @@ class MFTModel(PropertyModel):
         bias_adjust_mode : {"set-by-statistic", "change-by-statistic"}
             ``set``: fit bias and scale to the labels. ``change``: keep the scale, and add to the
             bias a fit of the same kind to labels minus predictions, of :data:`MOST_PREDICTED`
-            frames if there are more.
+            frames if there are more (of a group, those drawn stand for all).
         """
         if bias_adjust_mode == "set-by-statistic":
             self.atomic_model.change_out_bias(merged)
@@ -169,7 +169,8 @@ class MFTModel(PropertyModel):
         atomic, net = self.atomic_model, self.atomic_model.fitting_net
         data = atomic.collect(all_batches(sample, most=MOST_PREDICTED), self._predict)
         for number, name in enumerate(net.property_names):
-            shift = net.fit_shift(number, data.values[number], data.counts, data.weights)
+            one_each = data.of_groups(number, intensive=net.is_intensive[number])
+            shift = net.fit_shift(number, *one_each)
             dim = shift.shape[1]
             atomic.out_bias[number, :, :dim] += torch.as_tensor(shift).to(atomic.out_bias)
             log.info("property %s: bias shifted by at most %.3g", name, np.abs(shift).max())

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from deepmd_mft.errors import UserError
+from deepmd_mft.structures.groups import mean_over
 
 #: Ridge of the per-element fit, relative to each element's own diagonal entry of the normal
 #: equations: far below the noise of any real label, enough to make a rank-deficient set of
@@ -32,11 +33,31 @@ class StatisticsData:
         Atoms of each type in each frame, nframes x ntypes.
     weights : np.ndarray
         How much the bias of each type counts in each frame, nframes x ntypes.
+    groups : np.ndarray of int
+        Group of each frame, whose label counts once; nframes, from 0.
     """
 
     values: list[np.ndarray]
     counts: np.ndarray
     weights: np.ndarray
+    groups: np.ndarray
+
+    def of_groups(
+        self, number: int, *, intensive: bool
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return labels, counts and weights of a property, one row for each group.
+
+        Counts and weights are such that the bias adds to a row what it adds, on average, to the
+        frames of the group: means over these, of an intensive property as shares of all atoms.
+        """
+        atoms = np.maximum(self.counts.sum(axis=1, keepdims=True), 1.0)
+        size = mean_over(atoms, self.groups)
+        per_atom, scale = (atoms, size) if intensive else (1.0, 1.0)
+        return (
+            mean_over(self.values[number], self.groups),
+            mean_over(self.counts / per_atom, self.groups) * scale,
+            mean_over(self.weights / per_atom, self.groups) * scale,
+        )
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from scipy import sparse
 from sklearn.neighbors import NearestNeighbors
 
 from deepmd_mft.structures.elements import ELEMENTS
+from deepmd_mft.structures.pooling import Pooling
 from deepmd_mft.structures.structure_set import StructureSet
 
 if TYPE_CHECKING:
@@ -102,8 +103,11 @@ def fingerprints(structures: StructureSet) -> sparse.csr_matrix:
     -------
     scipy.sparse.csr_matrix
         nframes x (pairs of elements x bins). A distance is shared between the two bins whose
-        middles it lies between, so that a small move changes little.
+        middles it lies between, so that a small move changes little. Of groups of structures that
+        have one label, the mean; ngroups rows.
     """
+    groups = Pooling(structures).groups
+    sizes = np.bincount(groups)
     parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     for number, structure in enumerate(structures):
         z = structure.numbers
@@ -114,9 +118,10 @@ def fingerprints(structures: StructureSet) -> sparse.csr_matrix:
         lower = np.minimum(position.astype(int), BINS - 2)
         upper_part = np.clip(position - lower, 0.0, 1.0)
         for column, weight in ((lower, 1.0 - upper_part), (lower + 1, upper_part)):
-            parts.append((np.full(len(pair), number), pair + column, weight / len(z)))
+            share = weight / len(z) / sizes[groups[number]]
+            parts.append((np.full(len(pair), groups[number]), pair + column, share))
     place, column, weight = (np.concatenate(part) for part in zip(*parts, strict=True))
-    shape = (len(structures), (len(ELEMENTS) + 1) ** 2 * BINS)
+    shape = (len(sizes), (len(ELEMENTS) + 1) ** 2 * BINS)
     return sparse.csr_matrix((weight, (place, column)), shape=shape)
 
 

@@ -14,6 +14,7 @@ from deepmd_mft.errors import UserError
 from deepmd_mft.evaluation.folds import without_fold
 from deepmd_mft.evaluation.metrics import interval, intervals, measure
 from deepmd_mft.report.strategy import STRATEGIES
+from deepmd_mft.structures.pooling import Pooling
 from deepmd_mft.structures.structure_set import StructureSet
 
 if TYPE_CHECKING:
@@ -119,7 +120,8 @@ def _baselines(run: Run, name: str) -> dict[str, dict[str, float]]:
 def _majority(run: Run) -> float | None:
     if not run.training.systems:
         return None
-    label = structures_at(tuple(run.training.systems)).labels(run.property_name, 1)
+    train = Pooling(structures_at(tuple(run.training.systems))).structures
+    label = train.labels(run.property_name, 1)
     if label is None:
         return None
     classes, counts = np.unique(label[np.isfinite(label)], return_counts=True)
@@ -140,10 +142,10 @@ def composition_baseline(run: Run, name: str) -> np.ndarray | None:
     folders = tuple(Path(one["path"]) for one in run.record["sets"][name]["folders"])
     if not run.training.systems or not all(folder.is_dir() for folder in folders):
         return None
-    train, test = structures_at(tuple(run.training.systems)), structures_at(folders)
-    label = train.labels(run.property_name, 1)
+    train, test = (Pooling(structures_at(one)) for one in (tuple(run.training.systems), folders))
+    label = train.structures.labels(run.property_name, 1)
     rows = run.predictions[run.predictions["set"] == name]
-    if label is None or len(test) != len(rows):
+    if label is None or len(test.structures) != len(rows):
         return None
     known = np.isfinite(label[:, 0])
     features = _composition(train, intensive=run.intensive)[known]
@@ -155,10 +157,14 @@ def composition_baseline(run: Run, name: str) -> np.ndarray | None:
     return np.asarray(predicted[np.isfinite(rows["label"].to_numpy())][:, None])
 
 
-def _composition(structures: StructureSet, *, intensive: bool) -> np.ndarray:
-    """Return the atoms of each element, nframes x 119, as fractions for an intensive property."""
-    counts = np.array([np.bincount(one.numbers, minlength=119) for one in structures], dtype=float)
-    return counts / counts.sum(axis=1, keepdims=True) if intensive else counts
+def _composition(pooling: Pooling, *, intensive: bool) -> np.ndarray:
+    """Return the atoms of each element, nframes x 119, as fractions for an intensive property.
+
+    Where labels belong to groups, their means, ngroups x 119.
+    """
+    every = [np.bincount(one.numbers, minlength=119) for one in pooling.frames]
+    counts = np.array(every, dtype=float)
+    return pooling.mean(counts / counts.sum(axis=1, keepdims=True) if intensive else counts)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from deepmd_mft.files.checksums import file_checksum
 from deepmd_mft.files.staging import staged_folder
 from deepmd_mft.inputs.branches import flat
 from deepmd_mft.report.strategy import strategy_of
+from deepmd_mft.structures.pooling import Pooling
 from deepmd_mft.structures.structure_set import StructureSet
 
 if TYPE_CHECKING:
@@ -210,6 +211,7 @@ def _load(
     table, chosen, record = _of_model(place, model, name, sets)
     prob = run.config["training"].get("model_prob") or {}
     training, notes = _training(run, branch, name)
+    notes += _note_of_groups(record)
     return Run(
         folder,
         strategy,
@@ -267,9 +269,10 @@ def _of_model(
         table = table[table["set"].isin(held)]
     for key, one in held.items():
         rows = int((table["set"] == key).sum())
-        if rows != one["frames"]:
+        expected = one.get("groups", one["frames"])
+        if rows != expected:
             raise UserError(
-                f"{place}: {rows} predictions for the {one['frames']} structures of {key}; {again}"
+                f"{place}: {rows} predictions for the {expected} structures of {key}; {again}"
             )
     return table, record["models"][numbers[0]], {**record, "sets": held}
 
@@ -278,7 +281,8 @@ def _training(run: TrainingRun, branch: Branch, name: str) -> tuple[Training, li
     """Return what a run was trained on: from its data, else from the record of its start."""
     try:
         systems = run.systems(branch, "training_data")
-        values = StructureSet("train", systems).labels(name, 1) if systems else None
+        train = Pooling(StructureSet("train", systems)).structures if systems else None
+        values = None if train is None else train.labels(name, 1)
     except (UserError, FileNotFoundError):
         systems, values = [], None
     if values is not None and np.isfinite(values).any():
@@ -296,6 +300,23 @@ def _training(run: TrainingRun, branch: Branch, name: str) -> tuple[Training, li
         "baseline and the structural distance are left out"
     )
     return Training(int(known["labels"]), known["mean"], known["std"], []), [note]
+
+
+def _note_of_groups(record: dict[str, Any]) -> list[str]:
+    """Say that labels belong to groups of structures, and how many there are of each."""
+    numbers = [
+        f"{name} has {one['groups']} groups of {one['frames']} structures"
+        for name, one in record["sets"].items()
+        if "groups" in one
+    ]
+    if not numbers:
+        return []
+    text = (
+        f"one label belongs to a group of structures, as conformers ({'; '.join(numbers)}), and "
+        "the prediction for it is the mean over the group: what this page calls a structure is a "
+        "group, counted once in every number and error"
+    )
+    return [text]
 
 
 def check_comparable(runs: list[Run]) -> None:

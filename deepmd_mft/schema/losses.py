@@ -74,7 +74,9 @@ def _edge_dropout() -> Argument:
 
 
 @loss_args_plugin.register(
-    "mft_property", doc="Property loss: a function of the scaled difference of labels and output. "
+    "mft_property",
+    doc="Property loss: a function of the scaled difference of labels and output. Where labels "
+    "belong to groups of frames (`group.npy`), the mean of the output over a group is compared. ",
 )
 def loss_mft_property() -> list[Argument]:
     """Options of the loss ``mft_property``."""
@@ -142,7 +144,9 @@ def loss_mft_property() -> list[Argument]:
     ]
 
 
-@loss_args_plugin.register("mft_classification", doc="Cross-entropy of class logits. ")
+@loss_args_plugin.register(
+    "mft_classification", doc="Cross-entropy of class logits, of groups of their means. "
+)
 def loss_mft_classification() -> list[Argument]:
     """Options of the loss ``mft_classification``."""
     return [

@@ -106,6 +106,10 @@ class LmdbStore(Store):
         _, record = next(self._records(np.array([row])))
         return sorted(k for k in record if k not in STRUCTURE_KEYS and not k.startswith("find_"))
 
+    def may_have(self, name: str) -> bool:
+        """Whether the first record has a label."""
+        return bool(self.nframes) and name in self.label_names(0)
+
     def structures(
         self, chosen: np.ndarray, type_map: list[str] | None = None
     ) -> Iterator[Structure]:

@@ -73,6 +73,10 @@ class Store(ABC):
     def checksum(self) -> str:
         """Return the SHA-256 of the content, independent of where it lies."""
 
+    def may_have(self, name: str) -> bool:  # noqa: ARG002
+        """Whether it is worth looking for a label; a format in which looking is slow says more."""
+        return True
+
     def write_part(self, chosen: np.ndarray, out: Path) -> None:
         """Write the rows ``chosen`` (ascending) as a set of the same format.
 

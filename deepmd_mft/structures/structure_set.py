@@ -83,11 +83,16 @@ class StructureSet:
         return cls(path.resolve().name, [path])
 
     @classmethod
-    def of(cls, name: str, structures: Sequence[Structure]) -> StructureSet:
-        """Return a set of structures in memory."""
+    def of(
+        cls,
+        name: str,
+        structures: Sequence[Structure],
+        labels: Sequence[dict[str, Any]] | None = None,
+    ) -> StructureSet:
+        """Return a set of structures in memory, with labels by name if there are any."""
         made = cls.__new__(cls)
         made.name, made.folders, made.total, made.type_map = name, [], len(structures), None
-        made.parts = [(MemoryStore(structures, name), np.arange(len(structures)))]
+        made.parts = [(MemoryStore(structures, name, labels), np.arange(len(structures)))]
         return made
 
     # --- which structures -----------------------------------------------------------------------

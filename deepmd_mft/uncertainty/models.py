@@ -12,6 +12,7 @@ from deepmd_mft.evaluation.labels import labels_of
 from deepmd_mft.inference.predictor import Predictor
 from deepmd_mft.models.heads.property import as_list
 from deepmd_mft.report.distance import fingerprints
+from deepmd_mft.structures.pooling import Pooling
 from deepmd_mft.uncertainty.estimate import Looked
 
 if TYPE_CHECKING:
@@ -79,12 +80,15 @@ class Ensemble:
     def labels(self, structures: StructureSet) -> np.ndarray:
         """Return the labels of a set, nframes x columns; NaN where there is none.
 
+        Where they belong to groups of frames, there is one row for each group.
+
         Raises
         ------
         UserError
             If a label is no class of the models.
         """
         parts = []
+        structures = Pooling(structures).structures
         for output in self.outputs:
             found = labels_of(structures, output)
             empty = np.full((len(structures), output.label_columns), np.nan)
@@ -92,7 +96,7 @@ class Ensemble:
         return np.hstack(parts)
 
     def look(self, structures: StructureSet) -> Looked:
-        """Predict and represent structures.
+        """Predict and represent structures; means over groups of frames that have one label.
 
         Raises
         ------
@@ -101,6 +105,7 @@ class Ensemble:
             structures lack, or a prediction is not a number.
         """
         predictions, variances, latent, last = [], [], [], []
+        pool = Pooling(structures).mean
         for file, one in zip(self.files, self.predictors, strict=True):
             batches = one.batches(structures)
             found = one.predict(batches, variances=True)
@@ -111,13 +116,13 @@ class Ensemble:
                     f"{file.path} predicts no number for structure {structures.ids[row]} of "
                     f"{structures.name}; look at its geometry"
                 )
-            predictions.append(values)
+            predictions.append(pool(values))
             if one.variances:
-                variances.append(np.hstack([found[output.name] for output in one.variances]))
-            latent.append(one.represent(batches, "descriptor"))
+                variances.append(pool(np.hstack([found[output.name] for output in one.variances])))
+            latent.append(pool(one.represent(batches, "descriptor")))
             if self.num_classes:
                 continue
-            features = one.represent(batches, "last_layer")
+            features = pool(one.represent(batches, "last_layer"))
             last.append(np.hstack([features, np.ones((len(features), 1))]))
         every = len(variances) == len(predictions)
         return Looked(
@@ -126,7 +131,7 @@ class Ensemble:
             latent,
             last,
             fingerprints(structures),
-            np.where(self._sums(), structures.natoms[:, None], 1.0),
+            pool(np.where(self._sums(), structures.natoms[:, None], 1.0)),
         )
 
     def _sums(self) -> list[bool]:

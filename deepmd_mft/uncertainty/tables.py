@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from deepmd_mft.errors import UserError
+from deepmd_mft.structures.pooling import Pooling
 from deepmd_mft.uncertainty.class_score import CLASS_SCORES, reliability
 from deepmd_mft.uncertainty.estimate import DISTANCES
 from deepmd_mft.uncertainty.probabilities import PROBABILITIES
@@ -181,7 +182,7 @@ def trust_tables(
         for name, made in makers.items():
             table = made(kept, looked[one.name], label)
             if made is estimate_table:  # the other tables have no row per structure
-                table.insert(0, "id", one.ids * len(ensemble.columns))
+                table.insert(0, "id", Pooling(one).structures.ids * len(ensemble.columns))
             table.insert(0, "set", one.name)
             parts[name].append(table)
     if not looked:

@@ -29,6 +29,7 @@ from deepmd_mft.evaluation.metrics import CLASSES, REGRESSION
 from deepmd_mft.files.checksums import file_checksum
 from deepmd_mft.inference.predictor import Predictor
 from deepmd_mft.inputs.branches import main_ones
+from deepmd_mft.structures.pooling import Pooling
 from deepmd_mft.structures.structure_set import StructureSet
 
 if TYPE_CHECKING:
@@ -285,7 +286,8 @@ def parts_of(given: list[Path]) -> dict[str, slice]:
     names = [path.resolve().name for path in given]
     if len(set(names)) < len(names):
         names = [str(path) for path in given]
-    ends = np.cumsum([0, *(len(StructureSet("validation", [path])) for path in given)])
+    sets = [StructureSet("validation", [path]) for path in given]
+    ends = np.cumsum([0, *(len(Pooling(one).structures) for one in sets)])
     return {
         name: slice(int(start), int(stop))
         for name, start, stop in zip(names, ends, ends[1:], strict=False)

@@ -106,6 +106,8 @@ class ReadOptions:
         Treat every structure as a molecule.
     id_key : str, optional
         Column or ``info`` key of the names.
+    group_key : str, optional
+        Column or ``info`` key of the groups of structures that have one label.
     structure_column, smiles_column : str, optional
         Columns of a table.
     level : str, optional
@@ -127,6 +129,7 @@ class ReadOptions:
     force_key: str | None = None
     no_cell: bool = False
     id_key: str | None = None
+    group_key: str | None = None
     structure_column: str | None = None
     smiles_column: str | None = None
     level: str | None = None

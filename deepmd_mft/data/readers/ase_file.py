@@ -60,7 +60,8 @@ def read_ase(path: Path, options: ReadOptions) -> Source:
             reader.notes.append(f"hidden files and folders in {path} are not read: {names}")
         if not files:
             raise UserError(f"{path} holds no files to read")
-    return Source("ase", files, options.units, _frames(files, reader), notes=reader.notes)
+    frames, grouped = _frames(files, reader), options.group_key is not None
+    return Source("ase", files, options.units, frames, notes=reader.notes, grouped=grouped)
 
 
 def _frames(files: list[Path], reader: AtomsReader) -> Iterator[Frames | Skipped]:
@@ -202,6 +203,11 @@ class AtomsReader:
             if options.id_key not in atoms.info:
                 raise UserError(f"{place}: no name {options.id_key!r} in info")
             name = str(atoms.info[options.id_key])
+        group = ""
+        if options.group_key:
+            if options.group_key not in atoms.info:
+                raise UserError(f"{place}: no group {options.group_key!r} in info")
+            group = str(atoms.info[options.group_key])
         pbc = tuple(bool(along) for along in atoms.pbc)
         return Frames(
             numbers=atoms.numbers.astype(np.int64),
@@ -210,6 +216,7 @@ class AtomsReader:
             labels=labels,
             ids=[name],
             smiles=str(atoms.info.get("smiles", "")),
+            group=group,
             pbc=(pbc[0], pbc[1], pbc[2]),
             occupancy=_occupancy(atoms),
             charge=_charge(atoms),

@@ -38,6 +38,7 @@ class Molecule:
     name: str
     smiles: str
     labels: dict[str, np.ndarray]
+    group: str = ""
 
 
 @dataclass
@@ -77,6 +78,7 @@ def from_smiles(molecules: Iterable[Molecule], jobs: int = 1) -> Iterator[Frames
                 labels=molecule.labels,
                 ids=[molecule.name],
                 smiles=molecule.smiles,
+                group=molecule.group,
                 remarks=made.remarks,
             )
 

@@ -51,6 +51,8 @@ class Row:
         Path of a structure file, or the content of a CIF file.
     smiles : str
         SMILES, or empty.
+    group : str
+        The group that its labels belong to, or empty.
     """
 
     place: str
@@ -58,6 +60,7 @@ class Row:
     labels: dict[str, np.ndarray]
     structure: str | Path = ""
     smiles: str = ""
+    group: str = ""
 
 
 def read_table(path: Path, options: ReadOptions) -> Source:
@@ -78,18 +81,20 @@ def read_table(path: Path, options: ReadOptions) -> Source:
             f"--structure-column or --smiles-column (there are {', '.join(columns)})"
         )
     id_key = _find(path, columns, options.id_key, ("id",))
-    rows = _rows(path, options.properties, id_key, structure, smiles)
+    group = _find(path, columns, options.group_key, ())
+    rows = _rows(path, options.properties, _Keys(id_key, group, structure, smiles))
     notes = [] if options.properties else [UNLABELLED]
     frames: Iterator[Frames | Skipped]
     if structure is None:
         require_rdkit()
         notes.append("geometries generated from SMILES (RDKit ETKDGv3 + MMFF94), not measured")
-        molecules = (Molecule(row.name, row.smiles, row.labels) for row in rows)
+        molecules = (Molecule(row.name, row.smiles, row.labels, row.group) for row in rows)
         frames = from_smiles(molecules, options.jobs)
     else:
         require_ase()
         frames = from_files(rows, path.parent, options)
-    return Source("table", [path], options.units, frames, notes=notes)
+    grouped = group is not None
+    return Source("table", [path], options.units, frames, notes=notes, grouped=grouped)
 
 
 def _columns(path: Path) -> list[str]:
@@ -140,32 +145,40 @@ def _cells(path: Path, columns: list[str]) -> Iterator[dict[str, Any]]:
         yield {name: content[name] for name in columns}
 
 
-def _rows(
-    path: Path,
-    specs: list[PropertySpec],
-    id_key: str | None,
-    structure: str | None,
-    smiles: str | None,
-) -> Iterator[Row]:
+@dataclass(frozen=True)
+class _Keys:
+    """Columns of a table that say what a row is; None where there is none."""
+
+    id: str | None
+    group: str | None
+    structure: str | None
+    smiles: str | None
+
+
+def _rows(path: Path, specs: list[PropertySpec], keys: _Keys) -> Iterator[Row]:
     """Yield what a table says; names must be unique."""
-    columns = {name for name in (id_key, structure, smiles) if name} | {s.key for s in specs}
+    own = (keys.id, keys.group, keys.structure, keys.smiles)
+    columns = {name for name in own if name} | {s.key for s in specs}
     seen: dict[str, int] = {}
     for i, cells in enumerate(_cells(path, sorted(columns)), start=1):
         place = f"{path}, row {i}"
         name = f"{path.name}:{i}"
-        if id_key:
-            name = _text(cells[id_key])
+        if keys.id:
+            name = _text(cells[keys.id])
             if not name:
-                raise UserError(f"{place}: no name in column {id_key!r}")
+                raise UserError(f"{place}: no name in column {keys.id!r}")
             if name in seen:
                 raise UserError(
                     f"{path}: rows {seen[name]} and {i} are both called {name!r}; names in "
-                    f"column {id_key!r} must be unique"
+                    f"column {keys.id!r} must be unique"
                 )
             seen[name] = i
         labels = labels_of(cells, specs, place)
-        at = "" if structure is None else _text(cells[structure])
-        yield Row(place, name, labels, at, "" if smiles is None else _text(cells[smiles]))
+        at, smiles, group = (
+            "" if key is None else _text(cells[key])
+            for key in (keys.structure, keys.smiles, keys.group)
+        )
+        yield Row(place, name, labels, at, smiles, group)
 
 
 def _text(value: object) -> str:
@@ -190,7 +203,7 @@ def from_files(
     rows: Iterable[Row], folder: Path, options: ReadOptions
 ) -> Iterator[Frames | Skipped]:
     """Yield the structure that each row means; paths are relative to ``folder``."""
-    reader = AtomsReader(replace(options, properties=[], id_key=None))
+    reader = AtomsReader(replace(options, properties=[], id_key=None, group_key=None))
     for row in rows:
         if not str(row.structure):
             yield Skipped(row.name, "no structure in the row")
@@ -204,6 +217,7 @@ def from_files(
             yield Skipped(row.name, NO_STRUCTURE)
             continue
         frames.smiles = row.smiles or frames.smiles
+        frames.group = row.group
         frames.labels.update(row.labels)
         yield frames
 

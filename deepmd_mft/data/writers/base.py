@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from deepmd_mft.errors import UserError
 from deepmd_mft.files.records import write_record
 from deepmd_mft.files.staging import staged_folder
 from deepmd_mft.files.versions import package_versions
-from deepmd_mft.names import RESERVED_NAMES
+from deepmd_mft.names import GROUP, RESERVED_NAMES
 from deepmd_mft.structures.elements import ELEMENTS, atomic_number
 from deepmd_mft.structures.rows import ROW_FIELDS
 
@@ -59,7 +60,7 @@ class Writer:
         overwrite: bool = False,
     ) -> None:
         self.out = out
-        self.rows = 0
+        self.rows = self.groups = 0
         self.type_map: list[str] = list(type_map or [])
         self._fixed = bool(type_map)
         self._types = np.full(len(ELEMENTS) + 1, -1, dtype=np.int32)
@@ -90,6 +91,21 @@ class Writer:
         self._close()
         return self._stack.__exit__(kind, error, trace)
 
+    def add_group(self, parts: list[tuple[Frames, Sequence[int]]]) -> None:
+        """Append structures that have one label together: to one system, of one atom count.
+
+        Parameters
+        ----------
+        parts : list of (Frames, sequence of int)
+            Configurations, and the row of each in the source.
+        """
+        number, self.groups = float(self.groups), self.groups + 1
+        natoms = max(len(frames.numbers) for frames, _ in parts)
+        for frames, rows in parts:
+            self._check_names(frames)
+            labels = {**frames.labels, GROUP: np.full((len(frames), 1), number)}
+            self._add(replace(frames, labels=labels), rows, natoms)
+
     def add(self, frames: Frames, source_rows: Sequence[int]) -> None:
         """Append frames.
 
@@ -100,15 +116,23 @@ class Writer:
         source_rows : sequence of int
             Row of each in the source.
         """
+        self._check_names(frames)
+        self._add(frames, source_rows)
+
+    def _check_names(self, frames: Frames) -> None:
         for name in frames.labels:
             if name in RESERVED_NAMES and name not in _FORCE_FIELD:
                 raise UserError(
                     f"a property cannot be called {name!r}: deepmd-kit uses that name itself; "
                     f"rename it, for example --property my_{name}={name}"
                 )
+
+    def _add(self, frames: Frames, source_rows: Sequence[int], natoms: int | None = None) -> None:
         types = self._types[frames.numbers]
         if (types < 0).any():
             types = self._new_types(frames.numbers)
+        if natoms is not None:
+            frames, types = _padded(frames, types, natoms)
         system, first = self._put(frames, types)
         group = frames.group or frames.smiles
         for offset, (name, source_row) in enumerate(zip(frames.ids, source_rows, strict=True)):
@@ -160,3 +184,16 @@ class Writer:
 
     def _close(self) -> None:
         """Release what is open, after success and failure alike."""
+
+
+def _padded(frames: Frames, types: np.ndarray, natoms: int) -> tuple[Frames, np.ndarray]:
+    """Fill up to a number of atoms with virtual ones, of type -1."""
+    more = natoms - len(types)
+    numbers = np.pad(frames.numbers, (0, more))
+    coords = np.pad(frames.coords, ((0, 0), (0, more), (0, 0)))
+    labels = {
+        name: np.pad(value, ((0, 0), (0, more), (0, 0))) if name == "force" else value
+        for name, value in frames.labels.items()
+    }
+    padded = replace(frames, numbers=numbers, coords=coords, labels=labels)
+    return padded, np.pad(types, (0, more), constant_values=-1)

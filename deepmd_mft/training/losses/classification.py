@@ -10,7 +10,7 @@ from deepmd.pt.loss.loss import TaskLoss
 
 from deepmd_mft.errors import UserError
 from deepmd_mft.training.losses.base import Term
-from deepmd_mft.training.losses.labels import LabelLoss, head_of, names_of
+from deepmd_mft.training.losses.labels import LabelLoss, Pool, head_of, names_of
 from deepmd_mft.training.regularizers import build_regularizers
 
 if TYPE_CHECKING:
@@ -108,9 +108,11 @@ class MFTClassificationLoss(LabelLoss):
 
     def terms(self, batch: Batch) -> Iterator[Term]:
         """Return the cross-entropy."""
-        labels, known = self.read_labels(batch, self.property_name)
-        labels, logits = labels[known], class_logits(batch.prediction[self.property_name])
-        logits, classes = logits[known[:, 0]], self._class_numbers(labels)
+        pool = Pool(batch)
+        labels = pool(self.read_labels(batch, self.property_name))
+        known = ~labels.isnan()
+        logits = class_logits(pool(batch.prediction[self.property_name]))
+        logits, classes = logits[known[:, 0]], self._class_numbers(labels[known])
         weights = None
         if self.class_weights is not None:
             weights = torch.tensor(self.class_weights, dtype=logits.dtype, device=logits.device)

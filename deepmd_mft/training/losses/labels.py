@@ -1,4 +1,4 @@
-"""What losses of labelled properties share: label files, and labels that are missing."""
+"""What losses of labelled properties share: label files, missing labels, labels of groups."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from deepmd.utils.data import DataRequirementItem
 
-from deepmd_mft.bridge.reading import MISSING, label_or_nan
+from deepmd_mft.bridge.reading import MISSING, groups_in, label_or_nan
 from deepmd_mft.errors import UserError
+from deepmd_mft.names import GROUP
 from deepmd_mft.training.losses.base import MFTLoss
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class LabelLoss(MFTLoss):
-    """A loss of labels that are one row per frame.
+    """A loss of labels that are one row per frame, or one for a group of frames.
 
     Attributes
     ----------
@@ -29,8 +30,8 @@ class LabelLoss(MFTLoss):
     label_dims: dict[str, int]
     missing_labels: str
 
-    def read_labels(self, batch: Batch, name: str) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the labels of a property and which of them are there.
+    def read_labels(self, batch: Batch, name: str) -> torch.Tensor:
+        """Return the labels of a property.
 
         deepmd-kit checks no value that it reads, and no width of what it reads from LMDB.
 
@@ -42,10 +43,8 @@ class LabelLoss(MFTLoss):
 
         Returns
         -------
-        labels : torch.Tensor
+        torch.Tensor
             nf x label dimension; NaN where missing.
-        known : torch.Tensor
-            nf x label dimension, bool: the system has the label, and the entry is not NaN.
 
         Raises
         ------
@@ -72,18 +71,51 @@ class LabelLoss(MFTLoss):
                 f"({_first_frame(batch, missing)}); mend their labels or remove them, or "
                 "set missing_labels: mask in the loss to leave them out"
             )
-        return labels, ~missing
+        return labels
 
     @property
     def label_requirement(self) -> list[DataRequirementItem]:
-        """The labels to load: ``<property_name>.npy`` in every set, or that field of an LMDB."""
+        """The labels to load: ``<property_name>.npy`` in every set, or that field of an LMDB.
+
+        And the groups that they belong to, where they do.
+        """
         must = self.missing_labels == "error"
+        wanted = [*((name, dim, must) for name, dim in self.label_dims.items()), (GROUP, 1, False)]
         return [
             DataRequirementItem(
-                name, ndof=dim, atomic=False, must=must, high_prec=True, default=MISSING
+                name, ndof=dim, atomic=False, must=needed, high_prec=True, default=MISSING
             )
-            for name, dim in self.label_dims.items()
+            for name, dim, needed in wanted
         ]
+
+
+class Pool:
+    """Takes means over the frames of each group of a batch, every frame weighing the same.
+
+    Frames without a group, all of most trainings, stay as they are.
+
+    Parameters
+    ----------
+    batch : Batch
+    """
+
+    def __init__(self, batch: Batch) -> None:
+        nframes = len(batch.inputs["atype"])
+        numbers = groups_in(batch.label, nframes).to(batch.inputs["coord"].device)
+        alone = numbers.isnan()
+        self.trivial = bool(alone.all())
+        if self.trivial:
+            return
+        numbers = torch.where(alone, -1.0 - torch.arange(nframes, device=numbers.device), numbers)
+        _, self.groups, self.sizes = numbers.unique(return_inverse=True, return_counts=True)
+
+    def __call__(self, values: torch.Tensor) -> torch.Tensor:
+        """Return the mean of each group; nf x dim to ngroups x dim."""
+        if self.trivial:
+            return values
+        total = values.new_zeros(len(self.sizes), *values.shape[1:])
+        total = total.index_add(0, self.groups, values)
+        return total / self.sizes.to(values.dtype)[:, None]
 
 
 def names_of(property_name: str | list[str] | None, loss: str) -> list[str]:

@@ -10,7 +10,7 @@ from deepmd.pt.loss.loss import TaskLoss
 
 from deepmd_mft.errors import UserError
 from deepmd_mft.training.losses.base import Term
-from deepmd_mft.training.losses.labels import LabelLoss, head_of, names_of
+from deepmd_mft.training.losses.labels import LabelLoss, Pool, head_of, names_of
 from deepmd_mft.training.regularizers import build_regularizers
 
 if TYPE_CHECKING:
@@ -23,8 +23,10 @@ if TYPE_CHECKING:
 class MFTPropertyLoss(LabelLoss):
     """Difference of labels and predicted properties, in units of the head's scale.
 
-    For an extensive property label and prediction are divided by the number of atoms first. NaN
-    labels, and systems without the label file, are left out if ``missing_labels`` is ``mask``.
+    For an extensive property label and prediction are divided by the number of atoms first. Where
+    labels belong to groups of frames, predictions (and variances, and numbers of atoms) are means
+    over the frames of a group, and a group counts once. NaN labels, and systems without the label
+    file, are left out if ``missing_labels`` is ``mask``.
 
     Parameters
     ----------
@@ -40,7 +42,7 @@ class MFTPropertyLoss(LabelLoss):
     beta : float
         Where ``smooth_mae`` turns linear, in units of the scale.
     reduction : {"mean", "sum"}
-        Over frames and components; rmse and mape are always means.
+        Over frames (or groups) and components; rmse and mape are always means.
     start_pref, limit_pref : float
         Prefactor of the loss, following the learning rate as deepmd-kit's energy prefactors do.
     missing_labels : {"error", "mask"}
@@ -130,10 +132,12 @@ class MFTPropertyLoss(LabelLoss):
         """Return one term per property."""
         coefficient = batch.learning_rate / self.starter_learning_rate
         pref = self.limit_pref + (self.start_pref - self.limit_pref) * coefficient
-        atoms = batch.prediction["mask"].sum(dim=1, keepdim=True)
+        pool = Pool(batch)
+        atoms = pool(batch.prediction["mask"].sum(dim=1, keepdim=True).double())
         for name, weight in zip(self.label_dims, self.weights, strict=True):
-            labels, known = self.read_labels(batch, name)
-            predicted = batch.prediction[name]
+            labels = pool(self.read_labels(batch, name))
+            known = ~labels.isnan()
+            predicted = pool(batch.prediction[name])
             per_atom = torch.ones_like(predicted)
             if not batch.model.is_intensive[batch.model.property_names.index(name)]:
                 per_atom = atoms.to(predicted.dtype).expand_as(predicted)
@@ -146,7 +150,7 @@ class MFTPropertyLoss(LabelLoss):
                 scale=batch.model.label_scale(name).expand_as(predicted)[known],
                 beta=self.beta,
                 reduction=self.reduction,
-                variance=None if variance is None else (variance / per_atom**2)[known],
+                variance=None if variance is None else (pool(variance) / per_atom**2)[known],
             )
             columns = {
                 self._column(kind, name): distance(
