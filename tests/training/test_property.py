@@ -94,7 +94,7 @@ def test_a_system_without_labels_gives_no_gradient(batch):
     assert torch.isnan(more["rmse_gap"])
     assert torch.isnan(more["mae"])
     assert "rmse" not in more, "a NaN there stops deepmd-kit"
-    assert [item["must"] for item in loss.label_requirement] == [False]
+    assert [item["must"] for item in loss.label_requirement] == [False, False]
 
 
 def test_several_properties_are_weighted(batch):
