@@ -29,7 +29,10 @@ def get_loss(model, **loss_params):
 
 
 def requirement(loss):
-    return {item["key"]: item["ndof"] for item in loss.label_requirement}
+    """Columns of the labels that a loss asks for; it also asks for their groups."""
+    asked = {item["key"]: item["ndof"] for item in loss.label_requirement}
+    assert asked.pop("group") == 1
+    return asked
 
 
 def test_the_trainer_gives_get_loss_the_model():
@@ -42,19 +45,19 @@ def test_the_trainer_gives_get_loss_the_model():
 @pytest.mark.parametrize("left_out", [{}, {"property_name": None, "task_dim": None}])
 def test_a_property_loss_takes_names_and_dimensions_of_the_head(left_out):
     loss = get_loss(build_head(NETS["two_properties"]), type="mft_property", **left_out)
-    assert requirement(loss) == {"homo": 1, "alpha": 3, "group": 1}
+    assert requirement(loss) == {"homo": 1, "alpha": 3}
     assert loss.starter_learning_rate == 1e-3
 
 
 def test_dimensions_follow_the_order_of_the_loss():
     model = build_head(NETS["two_properties"])
     loss = get_loss(model, type="mft_property", property_name=["alpha", "homo"], weight=[2.0, 1.0])
-    assert requirement(loss) == {"alpha": 3, "homo": 1, "group": 1}
+    assert requirement(loss) == {"alpha": 3, "homo": 1}
 
 
 def test_a_classification_loss_takes_name_and_classes_of_the_head():
     loss = get_loss(build_head(NETS["three_classes"]), type="mft_classification", num_classes=None)
-    assert requirement(loss) == {"phase": 1, "group": 1}
+    assert requirement(loss) == {"phase": 1}
     assert loss.num_classes == 3
 
 
