@@ -6,7 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from deepmd_mft.report.errors import digits, gains, kind_of_set
+from deepmd_mft.report.errors import _composition, digits, gains, kind_of_set
+from deepmd_mft.structures.pooling import Pooling
+from deepmd_mft.structures.structure import Structure
+from deepmd_mft.structures.structure_set import StructureSet
 
 
 def run(strategy, errors, labels=100):
@@ -79,3 +82,18 @@ def test_digits(value, structures, text):
 def test_kinds():
     names = ("ood_far", "fold_00/id_test", "test")
     assert [kind_of_set(name) for name in names] == ["OOD", "ID", "test"]
+
+
+def test_the_composition_of_a_group_is_the_mean_of_its_structures():
+    """Methane and water are one group, water alone the other."""
+    methane, water = (
+        Structure(np.array(z), np.eye(5, 3)[: len(z)]) for z in ([6, 1, 1, 1, 1], [8, 1, 1])
+    )
+    labels = [{"group": float(number)} for number in (3, 3, 5)]
+    found = _composition(
+        Pooling(StructureSet.of("set", [methane, water, water], labels)), intensive=True
+    )
+    expected = np.zeros((2, 119))
+    expected[0, [1, 6, 8]] = (0.8 + 2 / 3) / 2, 0.1, 1 / 6
+    expected[1, [1, 8]] = 2 / 3, 1 / 3
+    np.testing.assert_allclose(found, expected)

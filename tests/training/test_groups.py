@@ -168,6 +168,9 @@ def test_a_run_from_training_to_its_errors(dp, system):
     errors = pooled - np.array([labels[groups == group][0, 0] for group in range(ngroups)])
     rmse = np.sqrt(np.mean(errors**2))
     assert pd.read_csv(out / "metrics.csv")["rmse"][0] == pytest.approx(rmse, rel=1e-7)
+    guess = dp.folder / "predictions.csv"
+    assert main(["predict", str(model), "--on", str(system), "-o", str(guess)]) == 0
+    np.testing.assert_allclose(pd.read_csv(guess)["gap"], pooled, rtol=1e-7)
     selected = pd.read_csv(dp.folder / "selection.csv").set_index("step")
     assert selected["rmse"][6] == pytest.approx(rmse, rel=1e-7)
 
