@@ -206,7 +206,10 @@ class AtomsReader:
         group = ""
         if options.group_key:
             if options.group_key not in atoms.info:
-                raise UserError(f"{place}: no group {options.group_key!r} in info")
+                raise UserError(
+                    f"{place}: no group {options.group_key!r} in info; there is "
+                    f"{_listed(atoms.info)}"
+                )
             group = str(atoms.info[options.group_key])
         pbc = tuple(bool(along) for along in atoms.pbc)
         return Frames(
