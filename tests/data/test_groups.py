@@ -22,6 +22,22 @@ def moved(name: str) -> Atoms:
     return atoms
 
 
+def nearest(folder) -> float:
+    """Return the smallest distance of two atoms, virtual ones among them."""
+    found = []
+    for one in folder.glob("*/set.000"):
+        types = np.load(one / "real_atom_types.npy")
+        boxes = np.load(one / "box.npy") if (one / "box.npy").exists() else [None] * len(types)
+        for coord, box in zip(np.load(one / "coord.npy"), boxes, strict=True):
+            cell = None if box is None else box.reshape(3, 3)
+            atoms = Atoms(
+                f"H{types.shape[1]}", coord.reshape(-1, 3), cell=cell, pbc=box is not None
+            )
+            distances = atoms.get_all_distances(mic=box is not None)
+            found.append(distances[np.triu_indices(len(atoms), k=1)].min())
+    return min(found)
+
+
 @pytest.fixture
 def table(tmp_path):
     """A writer of a table of structures: name, group, value."""
@@ -62,6 +78,7 @@ def test_a_group_is_one_system_whatever_its_sizes(table, tmp_path):
     with (tmp_path / "out" / "rows.csv").open() as handle:
         systems = {row["id"]: row["system"] for row in csv.DictReader(handle)}
     assert systems["s0"] == systems["s2"]  # methane filled up to ethane
+    assert nearest(tmp_path / "out") > 0.5
 
 
 def test_terminations_of_a_slab(tmp_path):
@@ -79,6 +96,7 @@ def test_terminations_of_a_slab(tmp_path):
     assert (summary["periodic"], summary["groups"]) == (3, 2)
     labels = Pooling(StructureSet.open(tmp_path / "out")).structures.labels("work")
     assert labels[:, 0].tolist() == [4.9, 4.5]
+    assert nearest(tmp_path / "out") > 0.5
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Writer"]
 
+#: Angstrom between virtual atoms beside a molecule.
+_APART = 50.0
+#: Where virtual atoms may be in a cell: the R3 sequence, which fills it evenly.
+_CANDIDATES = np.arange(1, 257)[:, None] * [0.8191725134, 0.6710436067, 0.5497004779] % 1.0
 _FORCE_FIELD = {"energy", "force", "virial"}
 
 
@@ -187,13 +191,38 @@ class Writer:
 
 
 def _padded(frames: Frames, types: np.ndarray, natoms: int) -> tuple[Frames, np.ndarray]:
-    """Fill up to a number of atoms with virtual ones, of type -1."""
+    """Fill up to a number of atoms with virtual ones, of type -1.
+
+    deepmd-kit's neighbour statistics stop where two atoms, virtual or not, are in one place.
+    """
     more = natoms - len(types)
+    if not more:
+        return frames, types
     numbers = np.pad(frames.numbers, (0, more))
-    coords = np.pad(frames.coords, ((0, 0), (0, more), (0, 0)))
+    cells = frames.cells if frames.cells is not None else [None] * len(frames)
+    coords = np.stack(
+        [
+            np.vstack([one, _free_places(one, cell, more)])
+            for one, cell in zip(frames.coords, cells, strict=True)
+        ]
+    )
     labels = {
         name: np.pad(value, ((0, 0), (0, more), (0, 0))) if name == "force" else value
         for name, value in frames.labels.items()
     }
     padded = replace(frames, numbers=numbers, coords=coords, labels=labels)
     return padded, np.pad(types, (0, more), constant_values=-1)
+
+
+def _free_places(positions: np.ndarray, cell: np.ndarray | None, number: int) -> np.ndarray:
+    """Return places (number x 3) away from atoms and from each other."""
+    if cell is None:
+        places = np.zeros((number, 3))
+        places[:, 0] = positions[:, 0].max() + _APART * np.arange(1, number + 1)
+        return places
+    taken = positions @ np.linalg.inv(cell)
+    for _ in range(number):
+        away = _CANDIDATES[:, None] - taken
+        distance = np.linalg.norm((away - np.round(away)) @ cell, axis=-1).min(axis=1)
+        taken = np.vstack([taken, _CANDIDATES[distance.argmax()]])
+    return np.asarray(taken[len(positions) :] @ cell)
