@@ -22,6 +22,7 @@ import os
 import re
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -136,37 +137,20 @@ def frozen(args: argparse.Namespace, sets: tuple[str, ...], table: Table) -> Non
         name: plain(args.sets / name, args.work / "plain" / name, args.label)
         for name in (args.train, *sets)
     }
-    for pooling in POOLINGS:
-        features = {
-            name: extract_descriptors(
-                systems[name], str(args.checkpoint), model_branch=args.branch, pooling=pooling
-            )
-            for name in sets
-        }
-        for predictor in PREDICTORS:
-            for seed in args.seeds[:1] if predictor in UNSEEDED else args.seeds:
-                name = f"{FROZEN} {predictor} {pooling}"
-                if table.has(name, seed):
-                    continue
-                tuner = DPAFineTuner(
-                    pretrained=str(args.checkpoint), model_branch=args.branch,
-                    predictor=predictor, pooling=pooling, seed=seed,
-                )  # fmt: skip
-                tuner.fit(systems[args.train], target_key=args.label)
-                rows = [
-                    {
-                        "strategy": name,
-                        "seed": seed,
-                        "set": one,
-                        **errors(
-                            tuner.predictor.predict(features[one]),
-                            labels_of(systems[one], args.label),
-                        ),
-                    }
-                    for one in sets
-                ]
-                table.add(rows)
-                print(rows, flush=True)
+    for seed, pooling, predictor in product(args.seeds, POOLINGS, PREDICTORS):
+        name = f"{FROZEN} {predictor} {pooling}"
+        if table.has(name, seed) or (predictor in UNSEEDED and seed != args.seeds[0]):
+            continue
+        about = {"pretrained": str(args.checkpoint), "model_branch": args.branch}
+        tuner = DPAFineTuner(**about, predictor=predictor, pooling=pooling, seed=seed)
+        tuner.fit(systems[args.train], target_key=args.label)
+        rows = []
+        for one in sets:  # the features of fit and these are kept in its cache, predict's are not
+            features = extract_descriptors(systems[one], **about, pooling=pooling)
+            found = errors(tuner.predictor.predict(features), labels_of(systems[one], args.label))
+            rows.append({"strategy": name, "seed": seed, "set": one, **found})
+        table.add(rows)
+        print(rows, flush=True)
 
 
 def trained(
