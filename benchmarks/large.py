@@ -24,37 +24,50 @@ import numpy as np
 from check import training_input
 
 NUMBERS = np.array([1, 6, 7, 8, 9])
-#: The loader of `dp --pt train`, open and after every frame was drawn; then the checks before
-#: a training. Kilobytes above those of the imports, seconds of the processor.
-TRAINING = """
-import argparse, json, resource, sys, time
-from pathlib import Path
-from deepmd.pt.entrypoints import main
-from deepmd.utils.data import DataRequirementItem as Item
-from deepmd_mft.bridge.inputs import TrainingData
-from deepmd_mft.inputs.gate import check_command
+#: deepmd-kit's readers, open and after frames were drawn: kilobytes, seconds of the processor.
+READER = """
+import json, resource, sys, time
+from deepmd.dpmodel.utils.lmdb_data import LmdbDataReader
+from deepmd.utils.data import DataRequirementItem as Item, DeepmdData
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-before, path, seconds = peak(), Path(sys.argv[1]), [time.process_time()]
-lmdb = path.suffix == ".lmdb"
-systems = [str(path)] if lmdb else [str(one.parent) for one in sorted(path.rglob("type.raw"))]
-opened = TrainingData({"batch_size": 64}, systems, ["H", "C", "N", "O", "F"])
-loader = opened.data
-loader.add_data_requirement([Item("energy", 1), Item("force", 3, atomic=True)])
+path, nframes, elements = sys.argv[1], int(sys.argv[2]), ["H", "C", "N", "O", "F"]
+before, start = peak(), time.process_time()
+if path.endswith(".lmdb"):
+    reader = LmdbDataReader(path, elements, 64)
+    reader.add_data_requirement([Item("energy", 1), Item("force", 3, atomic=True)])
+    draw = reader.__getitem__
+else:
+    (system,) = __import__("pathlib").Path(path).glob("[0-9]*")
+    reader = DeepmdData(str(system), type_map=elements)
+    reader.add("energy", 1, atomic=False, must=True)
+    reader.add("force", 3, atomic=True, must=True)
+    draw = lambda row: reader.get_single_frame(row, num_worker=1)
 found = {"open_kib": peak() - before}
-sources = [loader._inner_dataloader] if lmdb else loader.dataloaders
-seconds.append(time.process_time())
-found["frames"] = sum(len(batch["energy"]) for source in sources for batch in source)
-seconds.append(time.process_time())
-found["drawn_kib"] = peak() - before
-opened.close()
-check_command(argparse.Namespace(command="train", INPUT="input.json", finetune=None,
-    init_model=None, restart=None, skip_neighbor_stat=True))
-seconds.append(time.process_time())
-found["checked_kib"] = peak() - before
-for name, first, second in zip(("open_s", "drawn_s", "checked_s"), seconds, seconds[1:]):
-    found[name] = second - first
+opened = time.process_time()
+for row in range(nframes):
+    draw(row)
+found |= {"drawn_kib": peak() - before, "drawn_s": time.process_time() - opened}
 print(json.dumps(found))
+"""
+#: The labels as they are checked before a training, and structures as every verb reads them.
+CHECKS = """
+import json, sys, time
+from pathlib import Path
+from deepmd_mft.inputs.branches import normalised, read_branches
+from deepmd_mft.inputs.data import check_data
+from deepmd_mft.inputs.findings import Findings
+import deepmd_mft.inputs.lmdb
+from deepmd_mft.structures.structure_set import StructureSet
+(branch,) = read_branches(normalised(json.loads(Path("input.json").read_text())))
+del branch.data["validation_data"]
+check_data(branch, Findings(stop=True))  # with what it imports
+start = time.process_time()
+check_data(branch, Findings(stop=True))
+checked = time.process_time()
+number = sum(1 for _ in StructureSet("all", [Path(sys.argv[1])]))
+read_s = time.process_time() - checked
+print(json.dumps({"frames": number, "checked_s": checked - start, "read_s": read_s}))
 """
 
 
@@ -111,7 +124,7 @@ def force_field_input(system: Path) -> dict[str, Any]:
 
 
 def measure_size(root: Path, nframes: int, natoms: int) -> dict[str, dict[str, Any]]:
-    """Take one size through convert, split, the checks and the loader."""
+    """Take one size through convert, split, the readers and the checks."""
     root.mkdir(parents=True, exist_ok=True)
     source = root / "source.npz"
     write_source(source, nframes, natoms)
@@ -124,11 +137,12 @@ def measure_size(root: Path, nframes: int, natoms: int) -> dict[str, dict[str, A
         convert = [*verb, "convert", "source.npz", name, "--energy-unit", "eV", *quiet]
         found[f"{name}: convert"] = measure(convert, root)
         found[f"{name}: convert"]["bytes"] = size_of(data)
-        split = [*verb, "split", "random", name, f"parts-{name}", *quiet]
+        split = [*verb, "split", "random", name, f"parts-of-{data.stem}", *quiet]
         found[f"{name}: split random"] = measure(split, root)
         (root / "input.json").write_text(json.dumps(force_field_input(data)))
-        training = measure([sys.executable, "-c", TRAINING, name], root)
-        found[f"{name}: training"] = json.loads(training["last_line"])
+        for what, script in (("reader", READER), ("checks", CHECKS)):
+            ended = measure([sys.executable, "-c", script, name, str(nframes)], root)
+            found[f"{name}: {what}"] = json.loads(ended["last_line"])
     return found
 
 
