@@ -75,7 +75,8 @@ def test_a_branch_of_many_keeps_its_place_in_the_case_embedding(many, tmp_path, 
     assert main(["prune", f"{many}:{name}", "-o", str(out)]) == 0
     whole, left = branch_model(many, name), branch_model(out, name)
     assert list(torch.load(out, weights_only=True)["model"]["_extra_state"]["model_params"]) == [
-        "model_dict"
+        "model_dict",
+        "shared_dict",
     ]
     place = left.atomic_model.fitting_net.case_embd.argmax().item()
     assert place == sorted(["SPICE2", "OMat24", "gap"]).index(name)
@@ -104,7 +105,7 @@ def test_two_of_three_share_their_descriptor_in_the_file(many, tmp_path, capsys)
         if name in places and value.numel():
             places[name].add(value.data_ptr())
     assert max(map(len, places.values())) == 1
-    assert "shared_dict" not in state["_extra_state"]["model_params"]
+    assert state["_extra_state"]["model_params"]["shared_dict"]["type_map_all"] == ["O", "H", "C"]
 
 
 @pytest.mark.parametrize("head", ["energy", *NETS])
@@ -265,3 +266,16 @@ def test_trainings_start_from_what_is_left(mft_run, tmp_path):
     dp.train(config, "--init-model", "both.pt")
     assert (tmp_path / "one.pth").is_file()
     assert (tmp_path / "model.ckpt-1.pt").is_file()
+
+
+@pytest.mark.parametrize("type_map", [[], ["C", "H", "N", "O"]])
+def test_the_shared_network_stays_where_other_tools_read_it(mft_run, tmp_path, type_map):
+    out = tmp_path / "pruned.pt"
+    words = ["--branch", "GFN2", *(["--type-map", *type_map] if type_map else [])]
+    assert main(["prune", str(mft_run / "model.ckpt-6.pt"), *words, "-o", str(out)]) == 0
+    params = torch.load(out, weights_only=True)["model"]["_extra_state"]["model_params"]
+    (branch,) = params["model_dict"].values()
+    assert params["shared_dict"]["type_map_all"] == (type_map or TYPE_MAP)
+    shared = params["shared_dict"]["dpa3_descriptor"]["repflow"]
+    assert shared  # without the defaults that deepmd-kit filled in
+    assert shared.items() <= branch["descriptor"]["repflow"].items()

@@ -83,7 +83,9 @@ def prune(
         for name in names:
             models[name], weights[name] = changes.make(name, models[name], weights[name])
         difference = changes.difference
-    kept = {"model_dict": models} if "model_dict" in params else models[""]
+    kept = models[""] if "model_dict" not in params else {"model_dict": models}
+    if "shared_dict" in params:
+        kept["shared_dict"] = _shared_entries(params, models)
     found: dict[str, Any] = {
         f"model.{name or SINGLE}.{key}": value
         for name, own in weights.items()
@@ -92,6 +94,20 @@ def prune(
     found[EXTRA] = {**state[EXTRA], "model_params": kept}
     first = list(models[names[0]].get("type_map", []))
     return Pruned(found, names, len(branches_of(params)), first, difference)
+
+
+def _shared_entries(params: dict[str, Any], models: dict[str, Any]) -> dict[str, Any]:
+    """Return ``shared_dict`` as the kept branches have it; other tools read the network there."""
+    pairs = [
+        (branches_of(params)[name].get(key), own[key])
+        for name, own in models.items()
+        for key in ("type_map", "descriptor")
+        if key in own
+    ]
+    return {
+        name: next((new for old, new in pairs if old == entry), entry)
+        for name, entry in params["shared_dict"].items()
+    }
 
 
 def _chosen(params: dict[str, Any], path: Path, branches: list[str] | None) -> list[str]:
