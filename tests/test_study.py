@@ -13,7 +13,10 @@ from deepmd_mft.cli import main
 from tests.helpers.dp import DATA, ROOT
 
 STUDY = ROOT / "examples" / "study"
-CHECKPOINT = ROOT / "examples" / "broad" / "pretrained" / "model.pt"
+#: One that has learned the cheap labels, and one that has not.
+CHECKPOINTS = [
+    ROOT / "examples" / name / "pretrained" / "model.pt" for name in ("broad", "qm9_gap")
+]
 LABELS = ("gap", "homo", "lumo", "mu", "r2", "alpha")
 
 
@@ -44,35 +47,54 @@ def sets(tmp_path_factory):
 
 @pytest.mark.parametrize(
     ("name", "target"),
-    [("mft-both", "gap"), ("mft-cheap", "homo"), ("mft", "alpha"), ("lp-ft", "mu"), ("ft", "r2")],
+    [
+        ("mft-both", "gap"),
+        ("mft-cheap", "homo"),
+        ("mft-cheap", "mu"),
+        ("mft-cheap", "r2"),
+        ("mft-lambda-0.1", "alpha"),
+        ("lp-ft", "mu"),
+        ("ft-long", "r2"),
+    ],
 )
-def test_inputs_pass_the_check(tmp_path, monkeypatch, capsys, study, sets, name, target):
-    strategy = study.STRATEGIES[name]
+@pytest.mark.parametrize("checkpoint", CHECKPOINTS, ids=["broad", "embedded"])
+def test_inputs_pass_the_check(
+    tmp_path, monkeypatch, capsys, study, sets, name, target, checkpoint
+):
+    strategy = study.KNOWN[name]
+    branches = strategy.branches(target)
     auxiliary = {
-        one: {part: sets / "aux" / part for part in ("train", "valid")}
-        for one in strategy.auxiliary
+        one: {part: sets / "aux" / part for part in ("train", "valid")} for one in branches
     }
     folder = tmp_path / "run"
     study.write_input(
         folder,
         strategy.template,
         target,
-        CHECKPOINT,
+        checkpoint,
         {part: sets / part for part in ("train", "valid")},
         auxiliary=auxiliary,
-        share=study.SHARE if auxiliary else 1.0,
+        share=strategy.share,
         steps=100,
         seed=7,
         edit=strategy.edit,
     )
     config = json.loads((folder / "input.json").read_text())
     if auxiliary:
-        assert set(config["model"]["model_dict"]) == {*strategy.auxiliary, "property"}
-        assert config["training"]["model_prob"]["property"] == pytest.approx(0.5)
-    assert config["training"]["numb_steps"] == (200 if auxiliary else 100)
+        nets = {key: one["fitting_net"] for key, one in config["model"]["model_dict"].items()}
+        assert set(nets) == {*branches, "property"}
+        assert config["training"]["model_prob"]["property"] == pytest.approx(strategy.share)
+        labels = {"orbitals": ["gap", "homo", "lumo"], "dipole": "mu"}
+        for one in set(branches) & set(labels):
+            assert nets[one]["property_name"] == labels[one]
+            assert nets[one].get("intensive", True)
+        assert ("dipole" in nets) == (target in ("mu", "r2"))
+    if "lambda" in name:
+        assert config["loss_dict"]["GFN2"]["lambda_reg"] == 0.1
+    assert config["training"]["numb_steps"] == round(100 / strategy.share)
     assert config["training"]["seed"] == 7
     assert ("lp_steps" in config["learning_rate"]) == (name == "lp-ft")
     monkeypatch.chdir(folder)
-    main(["check", "input.json", "--finetune", str(CHECKPOINT), "--json"])
+    main(["check", "input.json", "--finetune", str(checkpoint), "--json"])
     found = json.loads(capsys.readouterr().out)
     assert not found["errors"]

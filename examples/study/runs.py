@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     Edit = Callable[[dict[str, Any]], None]
 
 TEMPLATES = Path(__file__).resolve().parents[2] / "input_templates" / "small"
 CHECKPOINTS = 10
+PROPERTY_BATCH = 16  # the templates'
 ONE_THREAD = {
     "OMP_NUM_THREADS": "1",
     "DP_INTRA_OP_PARALLELISM_THREADS": "1",
@@ -27,6 +28,12 @@ HEADS: dict[str, dict[str, Any]] = {
     "mu": {"type": "mft_dipole_norm"},
     "r2": {"type": "mft_spatial_extent"},
     "alpha": {"type": "mft_property", "intensive": False},
+}
+MEAN: dict[str, Any] = {"type": "mft_property", "intensive": True, "bias": "element"}
+#: Branches that learn cheap labels of the auxiliary set, and their heads.
+CHEAP: dict[str, dict[str, Any]] = {
+    "orbitals": {**MEAN, "property_name": ["gap", "homo", "lumo"]},
+    "dipole": {"type": "mft_dipole_norm", "property_name": "mu"},
 }
 OF_MFT_PROPERTY = ("type", "task_dim", "intensive", "bias")
 
@@ -59,7 +66,8 @@ def write_input(
     sets : dict
         Folders of ``train`` and ``valid``.
     auxiliary : dict, optional
-        Of branches of the checkpoint, by name, the same two.
+        Of the auxiliary branches, by name, the same two. Those that the checkpoint lacks are new,
+        with the heads of :data:`CHEAP`.
     share : float
         Of the property branch.
     steps : int
@@ -75,15 +83,11 @@ def write_input(
     template = json.loads((TEMPLATES / f"input_{strategy}.json").read_text())
     model = template["model"]
     if auxiliary:
-        for part in (model["model_dict"], template["loss_dict"], template["training"]["data_dict"]):
-            for name in [name for name in part if name not in (*auxiliary, "property")]:
-                del part[name]
+        _keep_branches(template, auxiliary)
     net = (model["model_dict"]["property"] if "model_dict" in model else model)["fitting_net"]
     loss = template["loss_dict"]["property"] if "loss_dict" in template else template["loss"]
     if target in HEADS:
-        for key in OF_MFT_PROPERTY:
-            net.pop(key, None)
-        net |= HEADS[target]
+        _give_head(net, HEADS[target])
     net["property_name"] = loss["property_name"] = target
     (folder / "template.json").write_text(json.dumps(template, indent=1))
     total = round(steps / share)
@@ -94,17 +98,59 @@ def write_input(
         "-o", folder / "filled.json", "--overwrite",
     ]  # fmt: skip
     if auxiliary:
-        words += ["--aux-train", *(f"{name}={own['train']}" for name, own in auxiliary.items())]
-        words += ["--aux-valid", *(f"{name}={own['valid']}" for name, own in auxiliary.items())]
-        words += ["--aux-batch-size", *(f"{name}=auto:128" for name in auxiliary)]
+        for part in ("train", "valid"):
+            folders = (f"{_labelled(name)}={own[part]}" for name, own in auxiliary.items())
+            words += [f"--aux-{part}", *folders]
+        words += ["--aux-batch-size", *(f"{name}={_batch_size(name)}" for name in auxiliary)]
         words += ["--share", share]
     dp_mft(*words, quiet=True)
     config = json.loads((folder / "filled.json").read_text())
+    _give_cheap_heads(config, set(auxiliary or ()) & set(CHEAP))
     set_seed(config, seed)
     if edit is not None:
         edit(config)
     config["training"]["max_ckpt_keep"] = CHECKPOINTS
     (folder / "input.json").write_text(json.dumps(config, indent=1))
+
+
+def cheap_for(target: str) -> tuple[str, ...]:
+    """Return the branches of cheap labels that a target is close to, or all of them."""
+    if target in CHEAP["orbitals"]["property_name"]:
+        return ("orbitals",)
+    return ("dipole",) if target == "mu" else tuple(CHEAP)
+
+
+def _keep_branches(template: dict[str, Any], names: Iterable[str]) -> None:
+    model = template["model"]["model_dict"]
+    for part in (model, template["loss_dict"], template["training"]["data_dict"]):
+        for name in [name for name in part if name not in (*names, "property")]:
+            del part[name]
+
+
+def _give_cheap_heads(config: dict[str, Any], names: set[str]) -> None:
+    """Give branches that the checkpoint lacks the heads of their labels."""
+    for name in names:
+        branch = config["model"]["model_dict"][name]
+        if branch["finetune_head"] == "RANDOM":
+            _give_head(branch["fitting_net"], CHEAP[name])
+            config["loss_dict"][name]["property_name"] = CHEAP[name]["property_name"]
+
+
+def _batch_size(name: str) -> str:
+    """Return the molecules of a step: as many as of the property, or the paper's of forces."""
+    return str(PROPERTY_BATCH) if name in CHEAP else "auto:128"
+
+
+def _labelled(name: str) -> str:
+    labels = CHEAP[name]["property_name"] if name in CHEAP else "energy"
+    return f"{name}:{labels if isinstance(labels, str) else ','.join(labels)}"
+
+
+def _give_head(net: dict[str, Any], head: dict[str, Any]) -> None:
+    """Make a fitting net another one of the same layers."""
+    for key in OF_MFT_PROPERTY:
+        net.pop(key, None)
+    net |= head
 
 
 def set_seed(part: Any, seed: int) -> None:

@@ -4,11 +4,11 @@
         [--targets gap homo ...] [--labels 1024 ...] [--seeds 1 2 3] [--only NAME ...]
         [--jobs 1] [--table]
 
-Every strategy has the same labels and the same number of property steps (auxiliary steps come on
-top). The checkpoint of a run is chosen by `dp-mft select` on `valid`. Errors on `valid` and
-`valid_tail`, the training molecules of least density, are printed and kept in DIR/validation.csv;
-whatever is chosen is chosen by them. `--table` reads the test sets, once, when everything is
-chosen, and writes DIR/tests.csv.
+Every strategy has the same labels and the same number of property steps; auxiliary steps come on
+top, and ft-long has as many steps as mft-cheap in all. The checkpoint of a run is chosen by `dp-mft
+select` on `valid`. Errors on `valid` and `valid_tail`, the training molecules of least density, are
+printed and kept in DIR/validation.csv; whatever is chosen is chosen by them. `--table` reads the
+test sets, once, when everything is chosen, and writes DIR/tests.csv.
 
 Runs go on where they stopped: start the same command again.
 """
@@ -23,14 +23,14 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from runs import dp_mft, model_of, train, write_input
+from runs import cheap_for, dp_mft, model_of, train, write_input
 from sets import COLUMNS, TESTS, VALIDATION, prepare
 
 PROPERTY_STEPS = 1500
-#: Branch of the checkpoint that learned energies and forces; the others learned cheap labels.
+#: Branch of the checkpoint that learned energies and forces.
 FORCE_FIELD = "GFN2"
-CHEAP = ("orbitals", "dipole")
-SHARE = 0.5  # of the property, beside auxiliary branches
+SHARE = 0.5  # of the property, beside the force field
+CHEAP_SHARE = 0.2  # of the property, beside cheap labels: of 0.5, 0.2 and 0.1 on validation data
 LP_STEPS = 0.33  # of LP-FT, frozen
 WISE_FT = "wise-ft"
 
@@ -43,18 +43,34 @@ class Strategy:
     ----------
     template : str
         scratch, ft, lp or mft.
-    auxiliary : tuple of str
-        Names of branches.
+    force_field : bool
+        Whether the force field is an auxiliary branch.
+    cheap : bool
+        Whether the cheap labels that are related to the target are.
+    share : float
+        Of the property branch in the steps.
     own : bool
         Whether the force-field branch learns the checkpoint's labels of the user's own molecules.
     lp_steps : float
         Part of the steps in which only the head learns.
+    lambda_reg : float
+        Weight of the force field's loss.
+    longer : float
+        Factor of the number of steps.
     """
 
     template: str
-    auxiliary: tuple[str, ...] = ()
+    force_field: bool = False
+    cheap: bool = False
+    share: float = 1.0
     own: bool = False
     lp_steps: float = 0.0
+    lambda_reg: float = 1.0
+    longer: float = 1.0
+
+    def branches(self, target: str) -> list[str]:
+        """Return the names of the auxiliary branches for a target."""
+        return [FORCE_FIELD] * self.force_field + list(cheap_for(target)) * self.cheap
 
     def edit(self, config: dict[str, Any]) -> None:
         """Set what no template has."""
@@ -65,18 +81,30 @@ class Strategy:
             config["learning_rate"] = {
                 **native, "type": "mft", "schedule": schedule, "lp_steps": steps
             }  # fmt: skip
+        if self.force_field:
+            config["loss_dict"][FORCE_FIELD]["lambda_reg"] = self.lambda_reg
 
 
 STRATEGIES = {
     "scratch": Strategy("scratch"),
     "ft": Strategy("ft"),
+    "ft-long": Strategy("ft", longer=1 / CHEAP_SHARE),
     "lp": Strategy("lp"),
     "lp-ft": Strategy("ft", lp_steps=LP_STEPS),
-    "mft": Strategy("mft", (FORCE_FIELD,)),
-    "mft-cheap": Strategy("mft", CHEAP),
-    "mft-both": Strategy("mft", (FORCE_FIELD, *CHEAP)),
-    "mft-replay": Strategy("mft", (FORCE_FIELD,), own=True),
+    "mft": Strategy("mft", force_field=True, share=SHARE),
+    "mft-cheap": Strategy("mft", cheap=True, share=CHEAP_SHARE),
+    "mft-both": Strategy("mft", force_field=True, cheap=True, share=CHEAP_SHARE),
+    "mft-replay": Strategy("mft", force_field=True, share=SHARE, own=True),
 }
+#: What the shares and the weight of the force field were chosen from, with one seed.
+SCANS = {
+    "mft-cheap-0.5": Strategy("mft", cheap=True, share=0.5),
+    "mft-cheap-0.1": Strategy("mft", cheap=True, share=0.1),
+    "mft-0.2": Strategy("mft", force_field=True, share=0.2),
+    "mft-lambda-0.1": Strategy("mft", force_field=True, share=SHARE, lambda_reg=0.1),
+    "mft-lambda-0.01": Strategy("mft", force_field=True, share=SHARE, lambda_reg=0.01),
+}
+KNOWN = STRATEGIES | SCANS
 
 
 def main() -> int:
@@ -94,8 +122,9 @@ def main() -> int:
     parser.add_argument("--targets", nargs="+", choices=COLUMNS, default=list(COLUMNS))
     parser.add_argument("--labels", type=int, nargs="+", default=[1024])
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    names = [*STRATEGIES, WISE_FT]
-    parser.add_argument("--only", nargs="+", choices=names, default=names)
+    parser.add_argument(
+        "--only", nargs="+", choices=[*KNOWN, WISE_FT], default=[*STRATEGIES, WISE_FT]
+    )
     parser.add_argument("--jobs", type=int, default=1, help="trainings at a time, a thread each")
     parser.add_argument("--table", action="store_true", help="read the test sets")
     args = parser.parse_args()
@@ -111,7 +140,7 @@ def main() -> int:
     for target in args.targets:
         for labels in args.labels:
             prepare(args.qm9, args.work, target, labels, args.pretraining)
-            if any(STRATEGIES[name].own for name in args.only if name in STRATEGIES):
+            if any(KNOWN[name].own for name in args.only if name in KNOWN):
                 replay(args, target, labels)
     trained = [run for run in runs if run[2] != WISE_FT]
     with ThreadPoolExecutor(args.jobs) as pool:
@@ -143,13 +172,14 @@ def replay(args: argparse.Namespace, target: str, labels: int) -> None:
 
 def finish(args: argparse.Namespace, target: str, labels: int, name: str, seed: int) -> None:
     """Train a run to its end, and select its checkpoint."""
-    folder, strategy = folder_of(args, target, labels, name, seed), STRATEGIES[name]
+    folder, strategy = folder_of(args, target, labels, name, seed), KNOWN[name]
     if (folder / "model.best.pt").is_file():
         return
     sets = args.work / target
     source = folder.parent / "replay" if strategy.own else args.auxiliary
     branches = {
-        one: {"train": source / "train", "valid": source / "valid"} for one in strategy.auxiliary
+        one: {"train": source / "train", "valid": source / "valid"}
+        for one in strategy.branches(target)
     }
     write_input(
         folder,
@@ -158,8 +188,8 @@ def finish(args: argparse.Namespace, target: str, labels: int, name: str, seed: 
         args.checkpoint,
         {"train": sets / f"train{labels}", "valid": sets / "valid"},
         auxiliary=branches,
-        share=SHARE if branches else 1.0,
-        steps=PROPERTY_STEPS,
+        share=strategy.share,
+        steps=round(PROPERTY_STEPS * strategy.longer),
         seed=seed,
         edit=strategy.edit,
     )
