@@ -26,6 +26,8 @@ ELEMENTS = (
 ).split()
 
 STRATEGIES = ("scratch", "ft", "lp", "mft")
+#: Of a target with cheap labels of many molecules beside it, in place of a force field.
+MFT_CHEAP = "mft_cheap"
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,7 @@ class Size:
     validation: dict[str, Any]
     head: str | None = None  # the pretrained force-field branch; None: the target's
     model_prob: float = 0.5  # of the property branch
+    cheap_prob: float = 0.2  # of the property branch beside cheap labels
     steps: int | None = None  # of the property; None: the target's
     dim_case_embd: int = 0
 
@@ -212,7 +215,7 @@ def laptop() -> Size:
         force_field_batch="auto:128",
         validation={"batch_size": 50, "numb_btch": 2},
         head=head,
-        steps=1500,
+        steps=1000,
     )
 
 
@@ -222,13 +225,14 @@ def laptop_crystals() -> Size:
     As in benchmarks/heads.py: the laptop's network with the neighbours that crystals have.
     """
     small = laptop()
-    flow = {"nlayers": 3, "e_sel": 200, "a_rcut": 3.2, "a_rcut_smth": 2.4, "a_sel": 40}
+    flow = {"n_dim": 64, "nlayers": 3, "e_sel": 200, "a_rcut": 3.2, "a_rcut_smth": 2.4, "a_sel": 40}
     repflow = {**small.descriptor["repflow"], **flow, "sel_reduce_factor": 10.0}
     return replace(
         small,
         type_map=ELEMENTS,
         descriptor={**small.descriptor, "repflow": repflow},
         property_batch="auto:64",
+        steps=1500,
         validation={"batch_size": "auto:64", "numb_btch": 2},
     )
 
@@ -240,15 +244,13 @@ def build(target: Target, size: Size, strategy: str) -> dict[str, Any]:
     ----------
     target : Target
     size : Size
-    strategy : {"scratch", "ft", "lp", "mft"}
+    strategy : {"scratch", "ft", "lp", "mft", "mft_cheap"}
 
     Returns
     -------
     dict
-        For ``scratch`` and ``ft`` run ``dp --pt train``, with ``--finetune`` for ``ft``, ``lp``
-        and ``mft``.
+        For ``scratch`` run ``dp --pt train``, for the others with ``--finetune``.
     """
-    head = size.head or target.auxiliary
     name = target.head["property_name"]
     dims = {"dim_case_embd": size.dim_case_embd} if strategy == "mft" and size.dim_case_embd else {}
     property_net = {**target.head, **size.property_net, **dims}
@@ -259,7 +261,7 @@ def build(target: Target, size: Size, strategy: str) -> dict[str, Any]:
     force_field_loss |= dict(zip(("start_pref_v", "limit_pref_v"), target.virial, strict=True))
     property_data = data_part("train", "valid", size.property_batch, size.validation)
     common = {"learning_rate": size.learning_rate}
-    if strategy != "mft":
+    if strategy not in ("mft", MFT_CHEAP):
         descriptor = {**size.descriptor, **({"trainable": False} if strategy == "lp" else {})}
         model = {
             "type": "mft",
@@ -273,34 +275,38 @@ def build(target: Target, size: Size, strategy: str) -> dict[str, Any]:
         training = {**property_data, **steps, **size.training}
         config = {"model": model, **common, "loss": property_loss, "training": training}
         return copy.deepcopy(config)
-    auxiliary_data = data_part("aux_train", "aux_valid", size.force_field_batch, size.validation)
-    share = size.model_prob
+    property_model = {
+        "type": "mft",
+        "type_map": "type_map_all",
+        "descriptor": "dpa3_descriptor",
+        "fitting_net": property_net,
+        "finetune_head": "RANDOM",
+    }
+    if strategy == MFT_CHEAP:
+        head, share = "cheap", size.cheap_prob
+        auxiliary_batch = size.property_batch
+        auxiliary_model, auxiliary_loss = property_model, property_loss
+        property_model = {**property_model, "info": {"main": True}}
+    else:
+        head, share = size.head or target.auxiliary, size.model_prob
+        auxiliary_batch = size.force_field_batch
+        auxiliary_model = {
+            "type_map": "type_map_all",
+            "descriptor": "dpa3_descriptor",
+            "fitting_net": {"type": "ener", **size.energy_net, **dims},
+            "finetune_head": head,
+        }
+        auxiliary_loss = force_field_loss
+    auxiliary_data = data_part("aux_train", "aux_valid", auxiliary_batch, size.validation)
     steps = round(size.steps / share) if size.steps else target.mft_steps
     return copy.deepcopy(
         {
             "model": {
                 "shared_dict": {"type_map_all": size.type_map, "dpa3_descriptor": size.descriptor},
-                "model_dict": {
-                    head: {
-                        "type_map": "type_map_all",
-                        "descriptor": "dpa3_descriptor",
-                        "fitting_net": {"type": "ener", **size.energy_net, **dims},
-                        "finetune_head": head,
-                    },
-                    "property": {
-                        "type": "mft",
-                        "type_map": "type_map_all",
-                        "descriptor": "dpa3_descriptor",
-                        "fitting_net": property_net,
-                        "finetune_head": "RANDOM",
-                    },
-                },
+                "model_dict": {head: auxiliary_model, "property": property_model},
             },
             **common,
-            "loss_dict": {
-                head: force_field_loss,
-                "property": property_loss,
-            },
+            "loss_dict": {head: auxiliary_loss, "property": property_loss},
             "training": {
                 "model_prob": {head: 1 - share, "property": share},
                 "data_dict": {head: auxiliary_data, "property": property_data},
@@ -335,6 +341,9 @@ def templates() -> dict[Path, str]:
         texts[Path("small") / name] = json_text(build(QM9_GAP, laptop(), strategy))
         for target in TARGETS:
             texts[Path(target.folder) / name] = json_text(build(target, published(), strategy))
+    texts[Path("small") / f"input_{MFT_CHEAP}.json"] = json_text(
+        build(QM9_GAP, laptop(), MFT_CHEAP)
+    )
     texts[Path("jmp_pretrain.json")] = json_text(joint(published(), JMP_DATA, 2_000_000, 3e-4))
     texts[Path("jmp_finetune.json")] = json_text(joint_finetuning(published(), QM9_GAP, 100_000))
     texts[Path("small") / "jmp_pretrain.json"] = json_text(

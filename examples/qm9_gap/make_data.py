@@ -285,7 +285,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 
 def label_auxiliary(
     resting: Molecules, args: argparse.Namespace
-) -> tuple[Molecules, np.ndarray, list[np.ndarray], np.ndarray]:
+) -> tuple[Molecules, dict[str, np.ndarray], list[np.ndarray], np.ndarray]:
     """Shake every molecule once and label it; the last array says which to keep."""
     rng = np.random.default_rng(args.seed + 1)
     amplitude = rng.uniform(0.0, MAX_AMPLITUDE, size=len(resting))
@@ -298,15 +298,15 @@ def label_auxiliary(
     pool = Pool()
     for row, (types, coord) in enumerate(rattled):
         pool.add(Structure(np.array(ATOMIC_NUMBERS)[types], coord), str(row), "")
-    labels = labelled(pool, XtbTeacher("gfn2"), args.processes, progress=True)
-    energy = labels["energy"]
+    labels = labelled(pool, XtbTeacher("gfn2", ["gap"]), args.processes, progress=True)
+    scalars = {name: labels[name] for name in ("energy", "gap")}
     force = np.split(labels["force"], np.cumsum([types.size for types, _ in rattled])[:-1])
     largest = np.array([np.linalg.norm(f, axis=1).max() for f in force])
     kept = np.flatnonzero(largest <= MAX_FORCE)  # NaN is dropped too
     print(f"{len(rattled) - kept.size} frames dropped (|F| > {MAX_FORCE} eV/A or not converged)")
     if kept.size < args.aux + args.aux_valid:
         sys.exit("make_data.py: too many frames were dropped; ask for fewer --aux")
-    return rattled, energy, force, kept
+    return rattled, scalars, force, kept
 
 
 def assert_disjoint(rows: dict[str, np.ndarray], split: dict[str, np.ndarray]) -> None:
@@ -333,7 +333,7 @@ def main(argv: list[str] | None = None) -> None:
     rows = draw_subsets(gap, split, args)
     print(f"{gap.size} molecules; BOOM: " + ", ".join(f"{k} {v.size}" for k, v in split.items()))
 
-    rattled, energy, force, kept = label_auxiliary(molecules(table, rows["aux"]), args)
+    rattled, scalars, force, kept = label_auxiliary(molecules(table, rows["aux"]), args)
     frames_of = {
         "aux_valid": kept[: args.aux_valid],
         "aux_train": kept[args.aux_valid : args.aux_valid + args.aux],
@@ -351,7 +351,7 @@ def main(argv: list[str] | None = None) -> None:
         if name in frames_of:
             frames = [rattled[i] for i in frames_of[name]]
             forces = [force[i] for i in frames_of[name]]
-            labels = {"energy": energy[frames_of[name]]}
+            labels = {key: values[frames_of[name]] for key, values in scalars.items()}
             write_mixed(args.out / name, frames, PAD_AUX, labels, forces)
             statistics[name] = {
                 "frames": len(frames),

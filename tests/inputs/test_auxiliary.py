@@ -272,7 +272,7 @@ def run(tmp_path_factory, pretrained):
             (cheap[name] / "set.000" / file).write_bytes((source / file).read_bytes())
         np.save(cheap[name] / "set.000" / "xtb_gap.npy", 0.7 * gap + 0.01)
     words = ["--checkpoint", pretrained, "--train", DATA / "train", "--valid", DATA / "valid"]
-    words += ["--aux-train", f"field={DATA / 'aux_train'}", f"cheap={cheap['train']}"]
+    words += ["--aux-train", f"field:energy={DATA / 'aux_train'}", f"cheap={cheap['train']}"]
     words += ["--aux-valid", f"cheap={cheap['valid']}"]
     out = folder / "input.json"
     assert main(["input", str(template), *map(str, words), "-o", str(out)]) == 0
