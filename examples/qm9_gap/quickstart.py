@@ -273,11 +273,11 @@ def plot_learning_curves(path: Path, folders: dict[str, Path]) -> None:
             force = smooth(curve["rmse_f_val_GFN2"])
             right.plot(steps, force, "-", color=colour, label="MFT, validation")
     left.set(xlabel="property steps", ylabel="gap RMSE (milli-Hartree)", yscale="log")
-    right.set(xlabel="property steps", ylabel="force RMSE (eV/Å)", title="GFN2-xTB branch")
+    right.set(xlabel="property steps", ylabel="force RMSE (eV/Å)", title="Force-field branch")
     for axis in (left.yaxis.set_major_formatter, left.yaxis.set_minor_formatter):
         axis(ScalarFormatter())
     left.set_title("Property branch (batches shown, mean of 5)")
-    left.legend()
+    left.legend(loc="upper right", fontsize="small", ncols=2)
     right.legend()
     figure.savefig(path, dpi=150)
     plt.close(figure)
