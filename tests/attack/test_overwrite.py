@@ -31,10 +31,10 @@ def place(tmp_path, converted):
     [
         ("split random {p}/npy {p}/npy", "is read here"),
         ("split random {p}/npy {p}", "contains"),
-        ("split random {p}/set.lmdb {p}/set.lmdb", "is read here"),
+        ("split random {p}/set.lmdb {p}/set.lmdb", "choose a name without .lmdb"),
         ("split random {p}/npy {p}/npy/3", "lies inside"),
         ("split random {p}/npy {p}/run", "not written by dp-mft split"),
-        ("split random {p}/npy {p}/set.lmdb", "not written by dp-mft split"),
+        ("split random {p}/npy {p}/set.lmdb", "choose a name without .lmdb"),
         ("split random {p}/npy {p}/raw.extxyz", "is a file"),
         ("convert {p}/raw.extxyz {p} --property gap=gap:eV", "not written by dp-mft convert"),
         ("convert {p}/raw.extxyz {p}/run --property gap=gap:eV", "not written by dp-mft convert"),

@@ -268,7 +268,6 @@ def test_without_validation_data_all_are_written(moved, tmp_path, capsys):
         (DATA, "id_test is a test set by its name"),
         (DATA / "train", "is training data of the run"),
         (DATA / "nowhere", "is not a folder"),
-        (DATA / "aux_valid", "have no labels of 'gap'"),
     ],
 )
 def test_other_data_do_not_choose(moved, tmp_path, capsys, valid, message):
@@ -276,6 +275,14 @@ def test_other_data_do_not_choose(moved, tmp_path, capsys, valid, message):
     arguments = [str(run), str(moved[1]), "--valid", str(valid), "-o", str(tmp_path / "out")]
     assert main(["interpolate", *arguments]) == 1
     assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_data_without_the_label_do_not_choose(moved, tmp_path, capsys):
+    shutil.copytree(DATA / "valid", tmp_path / "valid", ignore=shutil.ignore_patterns("gap.npy"))
+    arguments = [*map(str, moved[:2]), "--valid", str(tmp_path / "valid")]
+    assert main(["interpolate", *arguments, "-o", str(tmp_path / "out")]) == 1
+    assert "have no labels of 'gap'" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
