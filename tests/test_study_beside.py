@@ -9,12 +9,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 
 from tests.helpers.dp import DATA, ROOT
 
 STUDY = ROOT / "examples" / "study"
-CHECKPOINT = ROOT / "examples" / "broad" / "pretrained" / "model.pt"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -83,17 +81,13 @@ def test_what_dpa_adapt_makes_of_a_mixed_set(tmp_path, beside):
     assert sum(len(s) for s in systems) == len(mixed)
 
 
-def test_copy_of_the_checkpoint_has_the_same_weights_and_a_descriptor_to_find(tmp_path, beside):
+@pytest.mark.parametrize("example", ["broad", "qm9_gap"])
+def test_dpa_adapt_finds_the_network_of_a_shipped_checkpoint(beside, example):
     trainer = pytest.importorskip("dpa_adapt.trainer")
-    copy = beside.with_shared_descriptor(CHECKPOINT, tmp_path / "copy.pt")
-    old, new = (torch.load(path, weights_only=True) for path in (CHECKPOINT, copy))
-    old, new = old.get("model", old), new.get("model", new)
-    assert all(torch.equal(old[key], new[key]) for key in old if key != "_extra_state")
+    checkpoint = ROOT / "examples" / example / "pretrained" / "model.pt"
     settings = {"train_systems": "x", "valid_systems": "x", "type_map": ["H"]}
-    with pytest.raises(RuntimeError, match="Could not locate dpa3_descriptor"):
-        trainer.DPATrainer(pretrained=str(CHECKPOINT), **settings)._get_descriptor()
-    found = trainer.DPATrainer(pretrained=str(copy), **settings)._get_descriptor()
-    own = beside.branch_of(CHECKPOINT, "GFN2")["descriptor"]
+    found = trainer.DPATrainer(pretrained=str(checkpoint), **settings)._get_descriptor()
+    own = beside.branch_of(checkpoint, "GFN2")["descriptor"]
     assert found["repflow"]["n_dim"] == own["repflow"]["n_dim"]
     assert own["activation_function"] == "tanh"
     assert found["activation_function"] == "silut:3.0"  # as DPA_ADAPT.md says
@@ -193,3 +187,15 @@ def test_errors_of_folds_are_collected_and_averaged_as_matbench_does(tmp_path, c
     one = crystals.summary(table[table["fold"] == "fold_00"]).loc[("jdft2d", "id_test", "ft")]
     assert one["spread"] == pytest.approx(np.std([1.0, 3.0], ddof=1))  # over the seeds
     assert crystals.collect(tmp_path / "nothing").empty
+
+
+def test_a_plan_of_one_fold_names_it_after_its_split(tmp_path, crystals):
+    out = tmp_path / "dielectric" / "study" / "ft-s1" / "evaluation"
+    out.mkdir(parents=True)
+    (out / "metrics.csv").write_text("set,labelled,rmse,mae\nid_test,5,9.0,1.0\n")
+    plan = {
+        "split": ["../split/fold_03"],
+        "runs": {"ft-s1": {"fold": "", "strategy": "ft", "seed": 1}},
+    }
+    (out.parents[1] / "plan.json").write_text(json.dumps(plan))
+    assert crystals.collect(tmp_path)["fold"].tolist() == ["fold_03"]

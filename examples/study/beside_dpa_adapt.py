@@ -109,10 +109,12 @@ class Table:
         kept = self._rows() | {
             self._key(row): row for row in rows
         }  # another process may write, too
-        with self.path.open("w", newline="") as file:
+        partial = self.path.with_suffix(".partial")
+        with partial.open("w", newline="") as file:
             writer = csv.DictWriter(file, self.fields, lineterminator="\n")
             writer.writeheader()
             writer.writerows(kept.values())
+        partial.replace(self.path)
 
 
 def finish(
@@ -176,7 +178,7 @@ def train(args: argparse.Namespace, name: str, seed: int, folder: Path) -> Any:
 
     several = name == "mft"
     tuner = DPAFineTuner(
-        pretrained=str(with_shared_descriptor(args.checkpoint, args.work / "checkpoint.pt")),
+        pretrained=str(args.checkpoint),
         strategy=name,
         init_branch=args.branch,
         aux_branch=args.branch,
@@ -214,7 +216,7 @@ def by_hand(args: argparse.Namespace, name: str, seed: int, folder: Path) -> Non
         subprocess.run(
             [
                 sys.executable, "-m", "deepmd", "--pt", "train", "input.json",
-                "--skip-neighbor-stat", "--finetune", str(args.work / "checkpoint.pt"),
+                "--skip-neighbor-stat", "--finetune", str(args.checkpoint),
             ],
             cwd=folder, stdout=log, stderr=subprocess.STDOUT, check=True,
         )  # fmt: skip
@@ -314,23 +316,6 @@ def branch_of(checkpoint: Path, branch: str) -> dict[str, Any]:
     """Return the JSON of a branch of a checkpoint."""
     params = _params(torch.load(checkpoint, map_location="cpu", weights_only=True))
     return dict(params["model_dict"][branch])
-
-
-def with_shared_descriptor(checkpoint: Path, out: Path) -> Path:
-    """Copy a checkpoint whose branches name their descriptor in `shared_dict`, as dp writes it.
-
-    `dp-mft prune` leaves that key out, and dpa_adapt reads the descriptor nowhere else.
-    """
-    if not out.is_file():
-        content = torch.load(checkpoint, map_location="cpu", weights_only=True)
-        params = _params(content)
-        first = next(iter(params["model_dict"].values()))
-        params.setdefault(
-            "shared_dict",
-            {"type_map_all": first["type_map"], "dpa3_descriptor": first["descriptor"]},
-        )
-        torch.save(content, out)
-    return out
 
 
 def _params(content: dict[str, Any]) -> dict[str, Any]:

@@ -63,7 +63,11 @@ class Target:
 
 TARGETS = {
     "jdft2d": Target(
-        "exfoliation_en", ("matbench",), tuple(f"fold_{i:02d}" for i in range(5)), 500, 100
+        "exfoliation_en",
+        ("matbench", "--target", "exfoliation_en"),
+        tuple(f"fold_{i:02d}" for i in range(5)),
+        500,
+        100,
     ),
     "dielectric": Target(
         "n",
@@ -115,8 +119,7 @@ def prepare(args: argparse.Namespace, name: str) -> None:
     if not (folder / "all").is_dir():
         dp_mft("convert", args.matbench / f"matbench_{name}.json.gz", folder / "all")
     if not (folder / "split").is_dir():
-        words = [*target.split, folder / "all", folder / "split"]
-        dp_mft("split", *words, *(["--target", target.label] if name == "jdft2d" else []))
+        dp_mft("split", *target.split, folder / "all", folder / "split")
     branch = branch_of(args.checkpoint, FORCE_FIELD)
     templates = {one: folder / "templates" / f"{one}.json" for one in args.only}
     for strategy, path in templates.items():
@@ -172,12 +175,14 @@ def collect(work: Path) -> pd.DataFrame:
     rows = []
     for metrics in sorted(work.glob("*/study/*/evaluation/metrics.csv")):
         run = metrics.parents[1]
-        planned = json.loads((run.parent / "plan.json").read_text())["runs"][run.name]
+        plan = json.loads((run.parent / "plan.json").read_text())
+        planned = plan["runs"][run.name]
+        fold = planned["fold"] or Path(plan["split"][0]).name  # a plan of one fold names none
         with metrics.open() as file:
             rows += [
                 {
                     "target": run.parents[1].name,
-                    "fold": planned["fold"] or "fold_05",
+                    "fold": fold,
                     "strategy": planned["strategy"],
                     "seed": planned["seed"],
                     **{key: row[key] for key in FIELDS if key in row},
