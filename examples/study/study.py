@@ -2,7 +2,7 @@
 
     python study.py --qm9 DIR --checkpoint FILE --auxiliary DIR --work DIR
         [--targets gap homo ...] [--labels 1024 ...] [--seeds 1 2 3] [--only NAME ...]
-        [--jobs 1] [--table]
+        [--steps 1500] [--jobs 1] [--table]
 
 Every strategy has the same labels and the same number of property steps; auxiliary steps come on
 top, and ft-long has as many steps as mft-cheap in all. The checkpoint of a run is chosen by `dp-mft
@@ -26,7 +26,6 @@ import pandas as pd
 from runs import cheap_for, dp_mft, model_of, train, write_input
 from sets import COLUMNS, TESTS, VALIDATION, prepare
 
-PROPERTY_STEPS = 1500
 #: Branch of the checkpoint that learned energies and forces.
 FORCE_FIELD = "GFN2"
 SHARE = 0.5  # of the property, beside the force field
@@ -125,6 +124,7 @@ def main() -> int:
     parser.add_argument(
         "--only", nargs="+", choices=[*KNOWN, WISE_FT], default=[*STRATEGIES, WISE_FT]
     )
+    parser.add_argument("--steps", type=int, default=1500, help="of the property branch")
     parser.add_argument("--jobs", type=int, default=1, help="trainings at a time, a thread each")
     parser.add_argument("--table", action="store_true", help="read the test sets")
     args = parser.parse_args()
@@ -189,7 +189,7 @@ def finish(args: argparse.Namespace, target: str, labels: int, name: str, seed: 
         {"train": sets / f"train{labels}", "valid": sets / "valid"},
         auxiliary=branches,
         share=strategy.share,
-        steps=round(PROPERTY_STEPS * strategy.longer),
+        steps=round(args.steps * strategy.longer),
         seed=seed,
         edit=strategy.edit,
     )
