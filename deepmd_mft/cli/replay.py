@@ -37,7 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="",
         metavar="NAME,...",
         help="electronic labels beside energies and forces, by gfn2 or gfn1: gap, homo, lumo "
-        "(Hartree), dipole (its norm, mu, in Debye)",
+        "(Hartree), dipole (its norm, mu, in Debye), polarizability (alpha, Bohr^3), extent (of "
+        "the populations, for r2, Bohr^2)",
     )
     add("--number", type=int, help="choose so many, far from each other in representation space")
     add("--copies", type=int, default=0, help="rattled copies of each structure beside it (0)")

@@ -58,6 +58,44 @@ def test_xtb_labels_are_tblites(name):
     assert np.isnan(found["virial"]).all()
 
 
+def test_the_polarizability_is_minus_the_curvature_of_the_energy_in_a_field():
+    found = teacher("gfn2", ["polarizability"]).label([WATER], NO_CHARGE)["alpha"][0]
+
+    def energy(field):
+        calculator = Calculator("GFN2-xTB", WATER.numbers, WATER.positions / BOHR)
+        calculator.set("verbosity", 0)
+        calculator.set("accuracy", 1e-3)
+        calculator.add("electric-field", field)
+        return calculator.singlepoint().get("energy")
+
+    step, tensor = 5e-3, []
+    for axis in range(3):
+        up, still, down = (
+            energy([sign * step * (k == axis) for k in range(3)]) for sign in (1, 0, -1)
+        )
+        tensor.append(-(up - 2 * still + down) / step**2)
+    assert found == pytest.approx(np.mean(tensor), rel=1e-2)
+    assert found > 2
+
+
+def test_the_extent_is_that_of_the_populations_about_the_centre_of_mass():
+    moved = WATER._replace(positions=WATER.positions + 7.0)
+    here, there = teacher("gfn2", ["extent"]).label([WATER, moved], np.zeros(2))["r2"]
+    calculator = Calculator("GFN2-xTB", WATER.numbers, WATER.positions / BOHR)
+    calculator.set("verbosity", 0)
+    electrons = WATER.numbers - calculator.singlepoint().get("charges")
+    masses = np.array([15.999, 1.008, 1.008])
+    away = (WATER.positions - masses @ WATER.positions / masses.sum()) / BOHR
+    assert here == pytest.approx(electrons @ (away**2).sum(axis=1), rel=1e-5)
+    assert there == pytest.approx(here, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["dipole", "polarizability", "extent"])
+def test_a_crystal_has_no_label_of_molecules(name):
+    reasons = teacher("gfn1", [name]).label([SALT], NO_CHARGE)["reason"]
+    assert reasons.tolist() == [f"--label {name} is for molecules, and this is a crystal"]
+
+
 def test_the_virial_of_a_crystal_is_minus_the_derivative_by_strain():
     gfn1 = teacher("gfn1")
     found = gfn1.label([SALT], NO_CHARGE)
@@ -169,7 +207,7 @@ def test_an_ase_calculator():
     ("name", "properties", "message"),
     [
         ("gfn3", [], "no such teacher; there are pretrained, gfn2, gfn1"),
-        ("gfn2", ["colour"], "no label 'colour'; there are gap, homo, lumo, dipole"),
+        ("gfn2", ["colour"], "no label 'colour'; there are gap, homo, lumo, dipole, polar"),
         ("pretrained", ["gap"], "take --teacher gfn2"),
         ("no.such:Thing", [], "write MODULE:CLASS"),
         ("ase.calculators.emt:Nothing", [], "write MODULE:CLASS"),
