@@ -34,6 +34,17 @@ MEAN: dict[str, Any] = {"type": "mft_property", "intensive": True, "bias": "elem
 CHEAP: dict[str, dict[str, Any]] = {
     "orbitals": {**MEAN, "property_name": ["gap", "homo", "lumo"]},
     "dipole": {"type": "mft_dipole_norm", "property_name": "mu"},
+    "polarizability": {"type": "mft_property", "intensive": False, "property_name": "alpha"},
+    "extent": {"type": "mft_spatial_extent", "property_name": "r2"},
+}
+#: Of a target, the one that is about the same thing.
+CHEAP_FOR = {
+    "gap": "orbitals",
+    "homo": "orbitals",
+    "lumo": "orbitals",
+    "mu": "dipole",
+    "alpha": "polarizability",
+    "r2": "extent",
 }
 OF_MFT_PROPERTY = ("type", "task_dim", "intensive", "bias")
 
@@ -111,13 +122,6 @@ def write_input(
         edit(config)
     config["training"]["max_ckpt_keep"] = CHECKPOINTS
     (folder / "input.json").write_text(json.dumps(config, indent=1))
-
-
-def cheap_for(target: str) -> tuple[str, ...]:
-    """Return the branches of cheap labels that a target is close to, or all of them."""
-    if target in CHEAP["orbitals"]["property_name"]:
-        return ("orbitals",)
-    return ("dipole",) if target == "mu" else tuple(CHEAP)
 
 
 def _keep_branches(template: dict[str, Any], names: Iterable[str]) -> None:

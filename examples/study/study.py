@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from runs import cheap_for, dp_mft, model_of, train, write_input
+from runs import CHEAP_FOR, dp_mft, model_of, train, write_input
 from sets import COLUMNS, TESTS, VALIDATION, prepare
 
 #: Branch of the checkpoint that learned energies and forces.
@@ -69,7 +69,7 @@ class Strategy:
 
     def branches(self, target: str) -> list[str]:
         """Return the names of the auxiliary branches for a target."""
-        return [FORCE_FIELD] * self.force_field + list(cheap_for(target)) * self.cheap
+        return [FORCE_FIELD] * self.force_field + [CHEAP_FOR[target]] * self.cheap
 
     def edit(self, config: dict[str, Any]) -> None:
         """Set what no template has."""
