@@ -61,6 +61,7 @@ def sets(tmp_path_factory):
 def test_inputs_pass_the_check(
     tmp_path, monkeypatch, capsys, study, sets, name, target, checkpoint
 ):
+    runs = sys.modules["runs"]
     strategy = study.KNOWN[name]
     branches = strategy.branches(target)
     auxiliary = {
@@ -84,11 +85,13 @@ def test_inputs_pass_the_check(
         nets = {key: one["fitting_net"] for key, one in config["model"]["model_dict"].items()}
         assert set(nets) == {*branches, "property"}
         assert config["training"]["model_prob"]["property"] == pytest.approx(strategy.share)
-        labels = {"orbitals": ["gap", "homo", "lumo"], "dipole": "mu"}
-        for one in set(branches) & set(labels):
-            assert nets[one]["property_name"] == labels[one]
-            assert nets[one].get("intensive", True)
-        assert ("dipole" in nets) == (target in ("mu", "r2"))
+        for one in set(branches) & set(runs.CHEAP):
+            head = runs.CHEAP[one]
+            assert nets[one]["type"] == head["type"]
+            assert nets[one]["property_name"] == head["property_name"]
+            assert nets[one].get("intensive") == head.get("intensive")
+        if name in ("mft-cheap", "mft-both"):
+            assert target in runs.CHEAP[study.CHEAP_FOR[target]]["property_name"]
     if "lambda" in name:
         assert config["loss_dict"]["GFN2"]["lambda_reg"] == 0.1
     assert config["training"]["numb_steps"] == round(100 / strategy.share)

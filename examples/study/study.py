@@ -8,7 +8,8 @@ Every strategy has the same labels and the same number of property steps; auxili
 top, and ft-long has as many steps as mft-cheap in all. The checkpoint of a run is chosen by `dp-mft
 select` on `valid`. Errors on `valid` and `valid_tail`, the training molecules of least density, are
 printed and kept in DIR/validation.csv; whatever is chosen is chosen by them. `--table` reads the
-test sets, once, when everything is chosen, and writes DIR/tests.csv.
+test sets, once, when everything is chosen, and keeps their errors in DIR/tests.csv. Both files keep
+the rows of earlier calls; `summary.py` compares them with FT.
 
 Runs go on where they stopped: start the same command again.
 """
@@ -16,6 +17,7 @@ Runs go on where they stopped: start the same command again.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -32,6 +34,7 @@ SHARE = 0.5  # of the property, beside the force field
 CHEAP_SHARE = 0.2  # of the property, beside cheap labels: better than 0.5 on validation data
 LP_STEPS = 0.33  # of LP-FT, frozen
 WISE_FT = "wise-ft"
+RUN = ["target", "labels", "strategy", "seed", "set"]  # of a row
 
 
 @dataclass(frozen=True)
@@ -240,10 +243,20 @@ def print_table(
         ].to_dict("records")
     ]
     table = pd.DataFrame(rows)
-    table.to_csv(args.work / f"{name}.csv", index=False)
+    keep(table, args.work / f"{name}.csv")
     keys = ["target", "labels", "strategy"]
     found = table.pivot_table("rmse", keys, "set", ["mean", "std", "count"], sort=False)
     print(found.to_string(float_format=lambda value: f"{value:.4g}"))
+
+
+def keep(table: pd.DataFrame, path: Path) -> None:
+    """Put rows into a CSV file in place of older ones of the same runs."""
+    if path.is_file():
+        table = pd.concat([pd.read_csv(path), table])
+    table = table.drop_duplicates(RUN, keep="last").sort_values(RUN[:-1], kind="stable")
+    new = path.with_name(f"{path.name}.{os.getpid()}")
+    table.to_csv(new, index=False)
+    new.replace(path)
 
 
 if __name__ == "__main__":

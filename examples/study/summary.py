@@ -1,0 +1,95 @@
+"""What the strategies of a study gain over plain fine-tuning.
+
+    python summary.py DIR/validation.csv [DIR/tests.csv]
+
+For every number of labels and every safe strategy: the change of its RMSE against FT's, in per cent
+of the mean over the seeds, for each target and on the average over the targets. The strategy is
+chosen by the validation sets, by the average over targets and both sets; the test sets choose
+nothing. A star: mean plus and minus one standard deviation over the seeds does not overlap with
+FT's.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import pandas as pd
+
+PLAIN = "ft"
+#: Not meant to keep anything: the starting point, and FT with the steps of all branches.
+NOT_SAFE = ("scratch", "ft-long", PLAIN)
+
+
+def main() -> None:
+    """Print a table for each file, and what validation chooses."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("validation", type=Path)
+    parser.add_argument("tests", type=Path, nargs="?")
+    args = parser.parse_args()
+    validation = changes(pd.read_csv(args.validation))
+    tests = None if args.tests is None else changes(pd.read_csv(args.tests))
+    for labels in validation["labels"].unique():
+        for found in (validation, tests):
+            if found is not None:
+                print(as_text(found[found["labels"] == labels]))
+        print(f"{labels} labels: validation chooses {chosen(validation, labels)}\n")
+
+
+def changes(table: pd.DataFrame) -> pd.DataFrame:
+    """Compare the strategies with FT.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Rows of runs: ``target``, ``labels``, ``strategy``, ``seed``, ``set``, ``rmse``.
+
+    Returns
+    -------
+    DataFrame
+        For each number of labels, strategy, target and set: ``change``, the relative change of the
+        mean of the seeds that both have, in per cent; their number ``seeds``; ``apart``, whether
+        the intervals of one standard deviation are apart (False of one seed).
+    """
+    keys = ["labels", "target", "set"]
+    plain = table[table["strategy"] == PLAIN][[*keys, "seed", "rmse"]]
+    both = table.merge(plain, on=[*keys, "seed"], suffixes=("", "_ft"))
+    groups = both.groupby(["labels", "strategy", "target", "set"], sort=False)
+    found = groups.agg(
+        mean=("rmse", "mean"),
+        std=("rmse", "std"),
+        mean_ft=("rmse_ft", "mean"),
+        std_ft=("rmse_ft", "std"),
+        seeds=("seed", "count"),
+    ).reset_index()
+    found["change"] = 100 * (found["mean"] / found["mean_ft"] - 1)
+    found["apart"] = (found["mean"] - found["mean_ft"]).abs() > found["std"] + found["std_ft"]
+    return found
+
+
+def chosen(validation: pd.DataFrame, labels: int) -> str:
+    """Return the safe strategy of least mean change, of those that every target has."""
+    mine = validation[validation["labels"] == labels]
+    safe = mine[~mine["strategy"].isin(NOT_SAFE)]
+    targets = safe.groupby("strategy")["target"].nunique()
+    complete = targets.index[targets == mine["target"].nunique()]
+    means = safe[safe["strategy"].isin(complete)].groupby("strategy")["change"].mean()
+    return str(means.idxmin())
+
+
+def as_text(found: pd.DataFrame) -> str:
+    """Return a table of strategies by sets and targets, and the average over the targets."""
+    found = found[found["strategy"] != PLAIN]
+    cells = found.assign(
+        cell=[
+            f"{one.change:+.1f}{'*' if one.apart else ''} ({one.seeds})"
+            for one in found.itertuples()
+        ]
+    )
+    table = cells.pivot_table("cell", ["set", "strategy"], "target", "first", sort=False)
+    table["average"] = found.groupby(["set", "strategy"])["change"].mean().map("{:+.1f}".format)
+    return str(table.fillna("").to_string())
+
+
+if __name__ == "__main__":
+    main()
