@@ -7,6 +7,7 @@ import shutil
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from deepmd_mft.cli import main
@@ -101,3 +102,46 @@ def test_inputs_pass_the_check(
     main(["check", "input.json", "--finetune", str(checkpoint), "--json"])
     found = json.loads(capsys.readouterr().out)
     assert not found["errors"]
+
+
+ROWS = [
+    # target, strategy, seed, valid, ood_test
+    ("gap", "ft", 1, 10.0, 20.0),
+    ("gap", "ft", 2, 12.0, 22.0),
+    ("gap", "mft", 1, 8.0, 18.9),
+    ("gap", "mft", 2, 8.2, 21.0),
+    ("gap", "ft-long", 1, 1.0, 1.0),
+    ("gap", "lp", 1, 5.0, 5.0),
+    ("mu", "ft", 1, 1.0, 2.0),
+    ("mu", "mft", 1, 1.1, 1.0),
+    ("mu", "ft-long", 1, 0.1, 0.1),
+]
+
+
+def test_the_summary_compares_the_seeds_that_both_have(study, tmp_path, capsys, monkeypatch):
+    import summary
+
+    for number, one in enumerate(("valid", "ood_test"), start=3):
+        rows = [(*row[:2], 128, row[2], one, row[number]) for row in ROWS]
+        columns = ["target", "strategy", "labels", "seed", "set", "rmse"]
+        pd.DataFrame(rows, columns=columns).to_csv(tmp_path / f"{one}.csv", index=False)
+    words = ["summary.py", str(tmp_path / "valid.csv"), str(tmp_path / "ood_test.csv")]
+    monkeypatch.setattr(sys, "argv", words)
+    summary.main()
+    lines = capsys.readouterr().out.splitlines()
+    mft = [line.split() for line in lines if " mft " in line]
+    # 16.2 / 22, apart (8.1 +- 0.1 from 11 +- 1.4); 39.9 / 42, not apart
+    assert mft[0][-5:] == ["-26.4*", "(2)", "+10.0", "(1)", "-8.2"]
+    assert mft[1][-5:] == ["-5.0", "(2)", "-50.0", "(1)", "-27.5"]
+    lp = next(line.split() for line in lines if " lp " in line)
+    assert lp[-2:] == ["-50.0", "(1)"]  # against the FT of its seed, and of one target alone
+    assert lines[-2] == "128 labels: validation chooses mft"
+
+
+def test_the_tables_keep_the_rows_of_earlier_calls(study, tmp_path):
+    path = tmp_path / "validation.csv"
+    row = {"target": "gap", "labels": 128, "strategy": "ft", "seed": 1, "set": "valid"}
+    study.keep(pd.DataFrame([{**row, "rmse": 1.0}, {**row, "seed": 2, "rmse": 2.0}]), path)
+    study.keep(pd.DataFrame([{**row, "rmse": 3.0}]), path)
+    assert pd.read_csv(path)["rmse"].tolist() == [3.0, 2.0]
+    assert [one.name for one in tmp_path.iterdir()] == ["validation.csv"]

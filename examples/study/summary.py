@@ -78,7 +78,8 @@ def chosen(validation: pd.DataFrame, labels: int) -> str:
 
 
 def as_text(found: pd.DataFrame) -> str:
-    """Return a table of strategies by sets and targets, and the average over the targets."""
+    """Return a table of strategies by sets and targets, and the average if it has all targets."""
+    targets = found["target"].nunique()
     found = found[found["strategy"] != PLAIN]
     cells = found.assign(
         cell=[
@@ -87,7 +88,9 @@ def as_text(found: pd.DataFrame) -> str:
         ]
     )
     table = cells.pivot_table("cell", ["set", "strategy"], "target", "first", sort=False)
-    table["average"] = found.groupby(["set", "strategy"])["change"].mean().map("{:+.1f}".format)
+    all_targets = found.groupby(["set", "strategy"])["change"]
+    complete = all_targets.count() == targets
+    table["average"] = all_targets.mean()[complete].map("{:+.1f}".format)
     return str(table.fillna("").to_string())
 
 
