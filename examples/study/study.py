@@ -220,8 +220,11 @@ def interpolate(args: argparse.Namespace, target: str, labels: int, _: str, seed
 def errors(
     args: argparse.Namespace, target: str, folder: Path, sets: tuple[str, ...]
 ) -> pd.DataFrame:
-    """Return the errors of the chosen model of a run, a row for each set."""
-    out = folder / f"on_{'_'.join(sets)}"
+    """Return the errors of the chosen model of a run, a row for each set.
+
+    Those of the test sets are where `dp-mft report` looks for them.
+    """
+    out = folder / ("evaluation" if sets is TESTS else f"on_{'_'.join(sets)}")
     if not out.is_dir():
         where = [args.work / target / name for name in sets]
         dp_mft("evaluate", model_of(folder), "--split", *where, "-q", "-o", out)
