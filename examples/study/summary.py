@@ -1,12 +1,12 @@
 """What the strategies of a study gain over plain fine-tuning.
 
-    python summary.py DIR/validation.csv [DIR/tests.csv]
+    python summary.py DIR/validation.csv [DIR/tests.csv] [--figure FILE]
 
 For every number of labels and every safe strategy: the change of its RMSE against FT's, in per cent
-of the mean over the seeds, for each target and on the average over the targets. The strategy is
-chosen by the validation sets, by the average over targets and both sets; the test sets choose
-nothing. A star: mean plus and minus one standard deviation over the seeds does not overlap with
-FT's.
+of the mean over the seeds, for each target and on the average over the targets. A star: mean plus
+and minus one standard deviation over the seeds does not overlap with FT's. The strategy is chosen
+by the validation sets, by the average over targets and both sets; the test sets choose nothing.
+`--figure` draws the last file given, a panel for each set.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("validation", type=Path)
     parser.add_argument("tests", type=Path, nargs="?")
+    parser.add_argument("--figure", type=Path, help="picture to write")
+    parser.add_argument("--labels", type=int, default=128, help="of the picture (128)")
     args = parser.parse_args()
     validation = changes(pd.read_csv(args.validation))
     tests = None if args.tests is None else changes(pd.read_csv(args.tests))
@@ -34,6 +36,9 @@ def main() -> None:
             if found is not None:
                 print(as_text(found[found["labels"] == labels]))
         print(f"{labels} labels: validation chooses {chosen(validation, labels)}\n")
+    if args.figure is not None:
+        shown = validation if tests is None else tests
+        draw(shown[shown["labels"] == args.labels], args.figure)
 
 
 def changes(table: pd.DataFrame) -> pd.DataFrame:
@@ -92,6 +97,29 @@ def as_text(found: pd.DataFrame) -> str:
     complete = all_targets.count() == targets
     table["average"] = all_targets.mean()[complete].map("{:+.1f}".format)
     return str(table.fillna("").to_string())
+
+
+def draw(found: pd.DataFrame, path: Path) -> None:
+    """Draw the changes of the strategies that every target has."""
+    import matplotlib as mpl  # noqa: PLC0415
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt  # noqa: PLC0415
+
+    found = found[(found["strategy"] != PLAIN)]
+    wide = found.pivot_table("change", ["set", "target"], "strategy", sort=False)
+    wide = wide.dropna(axis=1)
+    sets = list(dict.fromkeys(found["set"]))
+    figure, axes = plt.subplots(1, len(sets), figsize=(5 * len(sets), 3.4), sharey=True)
+    for axis, name in zip(axes, sets, strict=True):
+        wide.loc[name].plot.bar(ax=axis, legend=False, rot=0, width=0.8)
+        axis.axhline(0, color="black", linewidth=0.8)
+        axis.set_title(name)
+        axis.set_xlabel("")
+    axes[0].set_ylabel("change of the RMSE against FT, %")
+    axes[-1].legend(fontsize="small")
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
 
 
 if __name__ == "__main__":
