@@ -5,10 +5,36 @@ No ``from __future__ import annotations`` here: TorchScript reads the annotation
 
 from typing import Any
 
+import numpy as np
 import torch
 
+from deepmd_mft.models.atomic_model import MFTAtomicModel
+from deepmd_mft.models.geometry import relative_to_center_of_mass
 from deepmd_mft.models.masses import masses_of
 from deepmd_mft.models.mft_model import MFTModel
+
+
+class MoleculeAtomicModel(MFTAtomicModel):
+    """Per-atom outputs that count with their squared distances from the centre of mass."""
+
+    def arrays_of_weights(self) -> list[str]:
+        """List what :meth:`bias_weights` reads of a frame beside its types."""
+        return ["coord"]
+
+    def bias_weights(self, system: dict) -> np.ndarray:
+        """Return the sum of |r_i - r_com|^2 over the atoms of each type, nframes x ntypes."""
+        atype = system["atype"]
+        coord = system["coord"].view(atype.shape[0], -1, 3)
+        masses = torch.tensor(masses_of(self.type_map), dtype=coord.dtype, device=coord.device)
+        relative = relative_to_center_of_mass(coord, atype, masses)
+        squared = relative.square().sum(dim=-1)
+        types = [(squared * (atype == i)).sum(dim=1) for i in range(len(self.type_map))]
+        weights = torch.stack(types, dim=1).detach().cpu().numpy().astype(np.float64)
+        weights[:, list(self.atom_exclude_types)] = 0
+        return weights
+
+    # TorchScript needs the annotation in the class that it compiles.
+    exclude_types: list[int]
 
 
 class MoleculeModel(MFTModel):
@@ -25,6 +51,11 @@ class MoleculeModel(MFTModel):
         )
         self.register_buffer("masses", masses, persistent=False)
         self.head = type(self).__name__
+
+    @classmethod
+    def atomic_model_class(cls) -> type[MFTAtomicModel]:
+        """Return the class of the per-atom model."""
+        return MoleculeAtomicModel
 
     def check_box(self, box: torch.Tensor | None) -> None:
         """Raise if there is a periodic cell."""

@@ -187,6 +187,28 @@ def test_mirror_image_has_the_same_dipole():
     )
 
 
+def test_independent_charges_and_vectors_of_their_scales_make_a_dipole_of_the_labels_size():
+    model = build_head(NETS["dipole_norm"])
+    frames = [frame(seed=seed) for seed in range(12)]
+    coords, atypes = [f[0] for f in frames], [f[1] for f in frames]
+    rng = np.random.default_rng(0)
+    mu = rng.uniform(1.0, 5.0, size=(12, 1))
+    model.change_out_bias([system(coords, atypes, mu=mu)], "set-by-statistic")
+    vector, charge = model.atomic_model.out_std[0, 0, [0, 3]].tolist()
+    masses = np.array(masses_of(TYPE_MAP))[torch.cat(atypes).numpy()]
+    coord = torch.cat(coords).reshape(12, -1, 3).numpy()
+    center = (masses[..., None] * coord).sum(axis=1) / masses.sum(axis=1)[:, None]
+    shape = (4000, *coord.shape[:2], 1)
+    away = coord - center[:, None]
+    found = [
+        (charge * rng.normal(size=shape) * away).sum(axis=2),
+        (vector * rng.normal(size=(*shape[:3], 3)) / np.sqrt(3)).sum(axis=2),
+    ]
+    for dipoles in found:
+        size = np.sqrt((dipoles**2).sum(axis=-1).mean())
+        assert size == pytest.approx(np.sqrt((mu**2).mean()), rel=0.03)
+
+
 def test_dipole_needs_a_part():
     with pytest.raises(UserError, match="vectors and charges are both off"):
         build_head({**NETS["dipole_norm"], "vectors": False, "charges": False})

@@ -95,7 +95,12 @@ class MFTDipoleNormFittingNet(MFTFittingNet):
     def fit_statistics(
         self, number: int, labels: np.ndarray, counts: np.ndarray, weights: np.ndarray
     ) -> OutputStatistics:
-        """Return no bias, and as scale the rms of the labels."""
+        """Return no bias, and the scales of vectors and charges.
+
+        Independent vectors, or charges, of these sizes make a dipole of the labels' size. With the
+        labels' rms for both, an untrained net is wrong by ten times the labels, and few labels do
+        not mend that.
+        """
         statistics = fit_output_statistics(
             labels,
             counts,
@@ -104,9 +109,11 @@ class MFTDipoleNormFittingNet(MFTFittingNet):
             bias="none",
             property_name=self.property_names[number],
         )
-        return OutputStatistics(
-            np.zeros((counts.shape[1], 4)), np.repeat(statistics.scale, 4), statistics.unseen
-        )
+        distance = np.sqrt(weights.sum(axis=1).mean())  # weights are sums of |r_i - r_com|^2
+        vector = statistics.scale / np.sqrt(counts.sum(axis=1).mean())
+        charge = statistics.scale / distance if distance > 0 else vector  # zero of single atoms
+        scale = np.concatenate([vector, vector, vector, charge])
+        return OutputStatistics(np.zeros((counts.shape[1], 4)), scale, statistics.unseen)
 
     def fit_shift(
         self, number: int, residuals: np.ndarray, counts: np.ndarray, weights: np.ndarray
@@ -139,7 +146,7 @@ class DipoleNormModel(MoleculeModel):
         return 1
 
     def label_scale(self, name: str) -> torch.Tensor:
-        """Return the rms of the labels: see :meth:`.MFTModel.label_scale`."""
+        """Return the scale of the vectors: see :meth:`.MFTModel.label_scale`."""
         return self.atomic_model.out_std[0, 0, :1]
 
     def reduce(

@@ -9,10 +9,8 @@ import numpy as np
 import torch
 from deepmd.pt.model.task.fitting import Fitting
 
-from deepmd_mft.models.atomic_model import MFTAtomicModel
 from deepmd_mft.models.geometry import relative_to_center_of_mass
 from deepmd_mft.models.heads.base import MFTFittingNet, resolve_bias
-from deepmd_mft.models.masses import masses_of
 from deepmd_mft.models.mft_model import register_head
 from deepmd_mft.models.molecule_model import MoleculeModel
 from deepmd_mft.models.statistics import OutputStatistics, fit_bias, fit_output_statistics
@@ -83,37 +81,9 @@ class MFTSpatialExtentFittingNet(MFTFittingNet):
     exclude_types: list[int]
 
 
-class SpatialExtentAtomicModel(MFTAtomicModel):
-    """Per-atom weights; the bias of an element counts with its squared distances."""
-
-    def arrays_of_weights(self) -> list[str]:
-        """List what :meth:`bias_weights` reads of a frame beside its types."""
-        return ["coord"]
-
-    def bias_weights(self, system: dict) -> np.ndarray:
-        """Return the sum of |r_i - r_com|^2 over the atoms of each type, nframes x ntypes."""
-        atype = system["atype"]
-        coord = system["coord"].view(atype.shape[0], -1, 3)
-        masses = torch.tensor(masses_of(self.type_map), dtype=coord.dtype, device=coord.device)
-        relative = relative_to_center_of_mass(coord, atype, masses)
-        squared = relative.square().sum(dim=-1)
-        types = [(squared * (atype == i)).sum(dim=1) for i in range(len(self.type_map))]
-        weights = torch.stack(types, dim=1).detach().cpu().numpy().astype(np.float64)
-        weights[:, list(self.atom_exclude_types)] = 0
-        return weights
-
-    # TorchScript needs the annotation in the class that it compiles.
-    exclude_types: list[int]
-
-
 @register_head("mft_spatial_extent")
 class SpatialExtentModel(MoleculeModel):
     """A model with the head ``mft_spatial_extent``, for molecules only."""
-
-    @classmethod
-    def atomic_model_class(cls) -> type[MFTAtomicModel]:
-        """Return the class of the per-atom model."""
-        return SpatialExtentAtomicModel
 
     def reduce(
         self, output: dict[str, torch.Tensor], coord: torch.Tensor, atype: torch.Tensor
