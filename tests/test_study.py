@@ -126,6 +126,7 @@ def test_the_summary_compares_the_seeds_that_both_have(study, tmp_path, capsys, 
         columns = ["target", "strategy", "labels", "seed", "set", "rmse"]
         pd.DataFrame(rows, columns=columns).to_csv(tmp_path / f"{one}.csv", index=False)
     words = ["summary.py", str(tmp_path / "valid.csv"), str(tmp_path / "ood_test.csv")]
+    words += ["--json", str(tmp_path / "summary.json")]
     monkeypatch.setattr(sys, "argv", words)
     summary.main()
     lines = capsys.readouterr().out.splitlines()
@@ -136,6 +137,11 @@ def test_the_summary_compares_the_seeds_that_both_have(study, tmp_path, capsys, 
     lp = next(line.split() for line in lines if " lp " in line)
     assert lp[-2:] == ["-50.0", "(1)"]  # against the FT of its seed, and of one target alone
     assert lines[-2] == "128 labels: validation chooses mft"
+    kept = json.loads((tmp_path / "summary.json").read_text())
+    assert kept["chosen"] == {"128": "mft"}
+    mine = {(row["strategy"], row["target"], row["set"]): row for row in kept["changes"]}
+    assert mine["mft", "gap", "valid"]["change"] == pytest.approx(100 * (16.2 / 22 - 1))
+    assert mine["lp", "gap", "valid"]["std"] is None
 
 
 def test_the_tables_keep_the_rows_of_earlier_calls(study, tmp_path):

@@ -1,17 +1,18 @@
 """What the strategies of a study gain over plain fine-tuning.
 
-    python summary.py DIR/validation.csv [DIR/tests.csv] [--figure FILE]
+    python summary.py DIR/validation.csv [DIR/tests.csv] [--figure FILE] [--json FILE]
 
 For every number of labels and every safe strategy: the change of its RMSE against FT's, in per cent
 of the mean over the seeds, for each target and on the average over the targets. A star: mean plus
 and minus one standard deviation over the seeds does not overlap with FT's. The strategy is chosen
 by the validation sets, by the average over targets and both sets; the test sets choose nothing.
-`--figure` draws the last file given, a panel for each set.
+`--figure` draws the last file given, a panel for each set; `--json` keeps all numbers.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 
 import pandas as pd
@@ -27,15 +28,21 @@ def main() -> None:
     parser.add_argument("validation", type=Path)
     parser.add_argument("tests", type=Path, nargs="?")
     parser.add_argument("--figure", type=Path, help="picture to write")
+    parser.add_argument("--json", type=Path, help="file to write")
     parser.add_argument("--labels", type=int, default=128, help="of the picture (128)")
     args = parser.parse_args()
     validation = changes(pd.read_csv(args.validation))
     tests = None if args.tests is None else changes(pd.read_csv(args.tests))
-    for labels in validation["labels"].unique():
+    every = validation if tests is None else pd.concat([validation, tests])
+    choice = {int(labels): chosen(validation, labels) for labels in validation["labels"].unique()}
+    for labels, strategy in choice.items():
         for found in (validation, tests):
             if found is not None:
                 print(as_text(found[found["labels"] == labels]))
-        print(f"{labels} labels: validation chooses {chosen(validation, labels)}\n")
+        print(f"{labels} labels: validation chooses {strategy}\n")
+    if args.json is not None:
+        rows = json.loads(every.to_json(orient="records"))  # NaN, of one seed, is null
+        args.json.write_text(json.dumps({"chosen": choice, "changes": rows}, indent=1) + "\n")
     if args.figure is not None:
         shown = validation if tests is None else tests
         draw(shown[shown["labels"] == args.labels], args.figure)
