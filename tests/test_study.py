@@ -151,3 +151,24 @@ def test_the_tables_keep_the_rows_of_earlier_calls(study, tmp_path):
     study.keep(pd.DataFrame([{**row, "rmse": 3.0}]), path)
     assert pd.read_csv(path)["rmse"].tolist() == [3.0, 2.0]
     assert [one.name for one in tmp_path.iterdir()] == ["validation.csv"]
+
+
+def test_larger_training_sets_hold_the_smaller_ones_and_nothing_of_the_others(study):
+    make_data = sys.modules["make_data"]
+    values = np.random.default_rng(0).normal(size=8_000)
+    split = {
+        "train": np.arange(6_000), "id": np.arange(6_000, 7_000), "ood": np.arange(7_000, 8_000),
+    }  # fmt: skip
+    few, many = (
+        make_data.draw_subsets(
+            values, split, make_data.parse(["--qm9", ".", "--labels", str(labels)])
+        )
+        for labels in (128, 3_000)
+    )
+    assert len(few["train"]) == 128
+    assert len(many["train"]) == 3_000
+    assert np.array_equal(few["train"], many["train"][:128])
+    for name in ("valid", "valid_tail", "id_test", "ood_test", "aux"):
+        assert np.array_equal(few[name], many[name])
+        if name != "aux":  # learns no label of the target
+            assert not np.isin(many[name], many["train"]).any()

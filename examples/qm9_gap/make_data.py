@@ -42,7 +42,8 @@ BOOM_OOD = 10_000  # molecules of lowest density
 BOOM_ID_FRACTION = 0.05
 BOOM_SEED = 42
 TAIL = 5_000  # lowest-density molecules of the train pool, of which valid_tail is drawn
-TRAIN_POOL = 1_024  # molecules kept for training subsets: train is the first --labels
+TRAIN_POOL = 1_024  # molecules drawn for training before all others; larger sets go on after them
+MOST_LABELS = 100_000  # of some 110,000 that are left to train on
 VIRTUAL_SPACING = 50.0  # Angstrom, between the atoms that fill up a frame
 PAD_PROPERTY = (29,)  # one padded system a subset
 PAD_AUX = (17, 20, 29)  # three, to waste less
@@ -106,7 +107,7 @@ def draw_subsets(
     # More than asked for, since frames with large forces are dropped.
     candidates = rng.permutation(np.concatenate([train_pool, rest]))
     subsets = {
-        "train": train_pool[: args.labels],
+        "train": np.concatenate([train_pool, rest])[: args.labels],
         "valid": valid,
         "valid_tail": valid_tail,
         "id_test": rng.choice(split["id"], args.test, replace=False),
@@ -269,7 +270,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--qm9", type=Path, required=True, help="folder with qm9pack's CSV files")
     parser.add_argument("--out", type=Path, default=HERE / "data", help="where to write")
-    parser.add_argument("--labels", type=int, default=128, help=f"train, up to {TRAIN_POOL}")
+    parser.add_argument("--labels", type=int, default=128, help="molecules in train")
     parser.add_argument("--valid", type=int, default=400, help="molecules in valid")
     parser.add_argument("--valid-tail", type=int, default=300, help="molecules in valid_tail")
     parser.add_argument("--test", type=int, default=1000, help="molecules in each test set")
@@ -278,8 +279,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=20260108, help="of every draw but BOOM's")
     parser.add_argument("--processes", type=int, default=2, help="for the labels")
     args = parser.parse_args(argv)
-    if not 1 <= args.labels <= TRAIN_POOL:
-        parser.error(f"--labels must lie between 1 and {TRAIN_POOL}")
+    if not 1 <= args.labels <= MOST_LABELS:
+        parser.error(f"--labels must lie between 1 and {MOST_LABELS}")
     return args
 
 
