@@ -18,8 +18,9 @@ from pathlib import Path
 import pandas as pd
 
 PLAIN = "ft"
+SCRATCH = "scratch"
 #: Not meant to keep anything: the starting point, and FT with the steps of all branches.
-NOT_SAFE = ("scratch", "ft-long", PLAIN)
+NOT_SAFE = (SCRATCH, "ft-long", PLAIN)
 
 
 def main() -> None:
@@ -107,24 +108,24 @@ def as_text(found: pd.DataFrame) -> str:
 
 
 def draw(found: pd.DataFrame, path: Path) -> None:
-    """Draw the changes of the strategies that every target has."""
+    """Draw the changes of the strategies that every target has, but scratch, which is far off."""
     import matplotlib as mpl  # noqa: PLC0415
 
     mpl.use("Agg")
     import matplotlib.pyplot as plt  # noqa: PLC0415
 
-    found = found[(found["strategy"] != PLAIN)]
+    found = found[~found["strategy"].isin((PLAIN, SCRATCH))]
     wide = found.pivot_table("change", ["set", "target"], "strategy", sort=False)
     wide = wide.dropna(axis=1)
     sets = list(dict.fromkeys(found["set"]))
-    figure, axes = plt.subplots(1, len(sets), figsize=(5 * len(sets), 3.4), sharey=True)
+    figure, axes = plt.subplots(1, len(sets), figsize=(5 * len(sets) + 1, 3.4), sharey=True)
     for axis, name in zip(axes, sets, strict=True):
         wide.loc[name].plot.bar(ax=axis, legend=False, rot=0, width=0.8)
         axis.axhline(0, color="black", linewidth=0.8)
         axis.set_title(name)
         axis.set_xlabel("")
     axes[0].set_ylabel("change of the RMSE against FT, %")
-    axes[-1].legend(fontsize="small")
+    axes[-1].legend(fontsize="small", loc="center left", bbox_to_anchor=(1.0, 0.5))
     figure.tight_layout()
     figure.savefig(path, dpi=110)
 
