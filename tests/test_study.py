@@ -115,6 +115,8 @@ ROWS = [
     ("mu", "ft", 1, 1.0, 2.0),
     ("mu", "mft", 1, 1.1, 1.0),
     ("mu", "ft-long", 1, 0.1, 0.1),
+    ("gap", "wise-ft", 1, 5.0, 5.0),  # better, but of one seed of the two
+    ("mu", "wise-ft", 1, 0.5, 0.5),
 ]
 
 
