@@ -11,16 +11,14 @@ import importlib
 import os
 import signal
 import sys
-import threading
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from deepmd_mft.cli.stopping import Stopped, stoppable
 from deepmd_mft.errors import UserError
 from deepmd_mft.files.disk import is_full
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
-    from types import FrameType
+    from collections.abc import Iterable, Sequence
 
 VERBS = {
     "fetch": "download a public data set",
@@ -44,14 +42,6 @@ VERBS = {
 }
 
 
-class _Stopped(KeyboardInterrupt):
-    """Another signal than Ctrl-C that ends the process; as with Ctrl-C, it is tidied up."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__()
-        self.number = number
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb.
 
@@ -69,13 +59,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     verb = next((word for word in argv if not word.startswith("-")), "")
     try:
-        with _stoppable():
+        with stoppable():
             status = _run(argv, verb)
             sys.stdout.flush()
     except UserError as error:
         return _fail(verb, error)
     except KeyboardInterrupt as stop:
-        number = stop.number if isinstance(stop, _Stopped) else signal.SIGINT
+        number = stop.number if isinstance(stop, Stopped) else signal.SIGINT
         name = "interrupted" if number == signal.SIGINT else f"stopped ({signal.strsignal(number)})"
         print(f"\ndp-mft {verb}: {'; '.join([name, *map(str, stop.args)])}", file=sys.stderr)
         return 128 + number
@@ -136,37 +126,3 @@ def build_parser(verbs: Iterable[str]) -> argparse.ArgumentParser:
             module.add_arguments(subparser)
             subparser.set_defaults(run=module.run)
     return parser
-
-
-@contextmanager
-def _stoppable() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP raise, so that unfinished files are removed."""
-
-    def stop(number: int, _frame: FrameType | None) -> None:
-        if os.getpid() != process:
-            os._exit(128 + number)  # a worker process has nothing to tidy up
-        for one in signals:
-            signal.signal(one, signal.SIG_IGN)  # once is enough, and tidying up must end
-        # It may be half imported.
-        workers = getattr(sys.modules.get("multiprocessing"), "active_children", list)
-        for worker in workers():
-            # Else the pool waits for what it was given. SIGTERM is not enough: Python forgets those
-            # that come while a process is being forked, and on a busy machine that takes a while.
-            worker.kill()
-        raise _Stopped(number)
-
-    process = os.getpid()
-    is_main = threading.current_thread() is threading.main_thread()
-    # What is ignored (SIGHUP after nohup) or already handled stays so.
-    signals = [
-        number
-        for number in (signal.SIGTERM, signal.SIGHUP)
-        if is_main and signal.getsignal(number) == signal.SIG_DFL
-    ]
-    for number in signals:
-        signal.signal(number, stop)
-    try:
-        yield
-    finally:
-        for number in signals:
-            signal.signal(number, signal.SIG_DFL)

@@ -48,6 +48,44 @@ def test_a_signal_stops_the_workers_too(how):
     assert told.strip() == f"dp-mft doc: stopped ({signal.strsignal(how)})"
 
 
+DESTRUCTOR = """
+import os, signal, sys, time, types
+from deepmd_mft.cli import main
+
+class Cleaning:
+    def __del__(self):
+        os.kill(os.getpid(), int(sys.argv[1]))
+        time.sleep(0.1)
+
+def run(args):
+    Cleaning()
+    for _ in range(100):
+        time.sleep(0.1)
+    print("went on as if nothing had been")
+    return 0
+
+verb = types.ModuleType("doc")
+verb.add_arguments = lambda parser: None
+verb.run = run
+sys.modules["deepmd_mft.cli.doc"] = verb
+sys.exit(main(["doc"]))
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_signal_that_comes_in_a_destructor_is_not_lost(how):
+    """Python drops what is raised there."""
+    done = subprocess.run(
+        [sys.executable, "-c", DESTRUCTOR, str(int(how))],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (128 + how, "")
+    name = "interrupted" if how == signal.SIGINT else f"stopped ({signal.strsignal(how)})"
+    assert done.stderr.strip() == f"dp-mft doc: {name}"
+
+
 @pytest.mark.parametrize(
     ("error", "words"),
     [
