@@ -80,6 +80,26 @@ class MFTAtomicModel(DPPropertyAtomicModel):
         values = [found[f"value_{number}"] for number in range(len(names))]
         return StatisticsData(values, found["counts"], found["weights"], found["groups"])
 
+    def change_type_map(
+        self, type_map: list[str], model_with_new_type_stat: torch.nn.Module | None = None
+    ) -> None:
+        """Take another type map; elements that are new get the scale and an average bias.
+
+        deepmd-kit gives them a bias of 0 and a scale of 1, in whatever unit the labels are.
+
+        Parameters
+        ----------
+        type_map : list of str
+            The elements.
+        model_with_new_type_stat : torch.nn.Module, optional
+            Whose descriptor has statistics of new elements.
+        """
+        old, bias, scale = self.type_map, self.out_bias.mean(dim=1), self.out_std[:, 0]
+        super().change_type_map(type_map, model_with_new_type_stat)
+        for number, name in enumerate(type_map):
+            if name not in old:
+                self.out_bias[:, number], self.out_std[:, number] = bias, scale
+
     def collect(
         self,
         batches: Iterator[dict],

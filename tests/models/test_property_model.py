@@ -158,6 +158,19 @@ def test_the_shift_is_that_of_all_properties_of_padded_batches():
     torch.testing.assert_close(after["mu"].detach(), labels["mu"])
 
 
+def test_elements_that_a_trained_head_does_not_know():
+    """As the trainer adds them: the others' scale, which also measures the loss, and mean bias."""
+    model = with_statistics(build_property())
+    known = model.atomic_model.out_bias[0, :, 0].clone()
+    model.change_type_map(["S", *TYPE_MAP[::-1]], model_with_new_type_stat=None)
+    bias, scale = (
+        one[0, :, 0] for one in (model.atomic_model.out_bias, model.atomic_model.out_std)
+    )
+    torch.testing.assert_close(bias, torch.cat([known.mean()[None], known.flip(0)]))
+    assert scale.tolist() == [0.37] * 6
+    assert float(model.label_scale("gap")) == 0.37
+
+
 def test_an_infinite_training_label_is_refused():
     model = build_property()
     _, atype, _ = frame()
