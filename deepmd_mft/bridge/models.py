@@ -5,10 +5,13 @@ from __future__ import annotations
 import copy
 import importlib
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from deepmd_mft.structures.cells import right_handed
 from deepmd_mft.structures.elements import atomic_number
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 #: Of the statistics of a descriptor: types, neighbours, components.
 STATISTICS_AXES = 3
@@ -128,6 +131,30 @@ def change_types(model: Any, type_map: list[str]) -> dict[str, Any]:
     except AssertionError as error:
         raise NotImplementedError(str(error)) from None
     return dict(model.state_dict())
+
+
+def with_type_map(
+    model_params: dict[str, Any], state: dict[str, Any], type_map: Sequence[str]
+) -> dict[str, Any]:
+    """Return the weights of a branch for another type map, leaving random numbers alone.
+
+    Parameters
+    ----------
+    model_params : dict
+        The normalised JSON of the branch.
+    state : dict of str to torch.Tensor
+        Its weights, named as in the model.
+    type_map : sequence of str
+        Elements, some or all of the branch's.
+
+    Raises
+    ------
+    NotImplementedError
+        As :func:`change_types`.
+    """
+    torch: Any = importlib.import_module("torch")
+    with torch.random.fork_rng():
+        return change_types(build_model(model_params, state), list(type_map))
 
 
 def types_among(old: list[str], new: list[str], excluded: list[Any]) -> list[Any]:

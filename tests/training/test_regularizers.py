@@ -11,7 +11,8 @@ from deepmd_mft.training.losses import MFTPropertyLoss
 from deepmd_mft.training.losses.base import Batch
 from deepmd_mft.training.regularizers import build_regularizers
 from deepmd_mft.training.regularizers.base import watch_descriptor
-from tests.helpers.dp import DESCRIPTOR, PROPERTY_NET, mft_input, single_input
+from deepmd_mft.training.regularizers.reference import read_reference
+from tests.helpers.dp import DESCRIPTOR, PROPERTY_NET, TYPE_MAP, mft_input, single_input
 from tests.helpers.models import build_property, frame, save_checkpoint
 
 NETS = {"descriptor": DESCRIPTOR, "fitting_net": PROPERTY_NET, "type": "mft"}
@@ -119,6 +120,22 @@ def test_feature_drift(reference):
     )
     batch, seen = batch_of(other)
     assert float(none.value(batch, seen)) == 0
+
+
+def test_a_type_map_in_another_order(reference):
+    """What --finetune starts from has no distance: types are held to their own vectors."""
+    model = build_property()
+    model.get_descriptor().load_state_dict(descriptor_of(reference))
+    model.change_type_map(TYPE_MAP[::-1])
+    batch, seen = batch_of(model)
+    for kind in ("l2_sp", "feature_drift"):
+        (one,) = build_regularizers([{"type": kind, "weight": 1.0, "reference": str(reference)}])
+        assert float(one.value(batch, seen)) == 0
+
+
+def test_elements_that_the_reference_lacks(reference):
+    with pytest.raises(UserError, match=r"does not have S, P of the model's type_map"):
+        read_reference(str(reference), [*TYPE_MAP, "S", "P"])
 
 
 def test_weight_zero_is_left_out():

@@ -52,7 +52,7 @@ class FeatureDrift(Regularizer):
         descriptor = copy.deepcopy(model.get_descriptor())
         parameters = {DESCRIPTOR + name: p for name, p in descriptor.named_parameters()}
         held = fit(
-            read_reference(self.reference),
+            read_reference(self.reference, model.get_type_map()),
             parameters,
             what="feature_drift",
             text=self.reference,

@@ -40,7 +40,7 @@ class L2SP(Regularizer):
         trained = self._trained(batch.model)
         new = {name: tensor for name, tensor in trained.items() if name not in self._held}
         if new:  # at the first step, and where layers wake later
-            known = read_reference(self.reference)
+            known = read_reference(self.reference, batch.model.get_type_map())
             self._held |= fit(known, new, what="l2_sp", text=self.reference)
         device = batch.inputs["atype"].device
         distance = torch.zeros((), dtype=torch.float64, device=device)
