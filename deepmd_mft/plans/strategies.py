@@ -141,7 +141,13 @@ def _split(text: str) -> tuple[str, Path]:
 
 def _absolute(base: Path) -> Callable[[str], str]:
     """Return what makes paths of an input in ``base`` absolute; what is not there stays."""
-    return lambda path: str(base / path) if (base / path).exists() else path
+
+    def convert(path: str) -> str:
+        file = path.rpartition(":")[0]  # of FILE:BRANCH
+        there = (base / path).exists() or (file and (base / file).is_file())
+        return str(base / path) if there else path
+
+    return convert
 
 
 def relative_to(base: Path) -> Callable[[str], str]:

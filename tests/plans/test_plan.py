@@ -119,6 +119,21 @@ def test_a_filled_input_keeps_its_auxiliary_data(plan, folds, pretrained, tmp_pa
     assert aux == "../../filled/aux"
 
 
+def test_references_go_by_the_folder_of_their_template(tmp_path):
+    """Also of one branch; what is not there stays, to be told by the checks."""
+    (tmp_path / "start.pt").touch()
+    for text, expected in (
+        ("start.pt", str(tmp_path / "start.pt")),
+        ("start.pt:GFN2", str(tmp_path / "start.pt:GFN2")),
+        ("none.pt:GFN2", "none.pt:GFN2"),
+    ):
+        config = single_input()
+        config["loss"]["regularizers"] = [{"type": "l2_sp", "weight": 1.0, "reference": text}]
+        (tmp_path / "input.json").write_text(json.dumps(config))
+        (found,), _ = read_strategies([str(tmp_path / "input.json")], None)
+        assert found.config["loss"]["regularizers"][0]["reference"] == expected
+
+
 def test_a_filled_input_says_its_checkpoint(plan, folds, template, pretrained, tmp_path):
     """Also a copy with other lists, beside it; one that has changed is not taken."""
     copy = shutil.copy(pretrained, tmp_path / "start.pt")
