@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-
 from deepmd_mft.errors import UserError
 from deepmd_mft.inputs.folders import Contents, look_into
+from deepmd_mft.inputs.parts import is_taken
 from deepmd_mft.names import RESERVED_NAMES
 
 if TYPE_CHECKING:
@@ -19,9 +18,6 @@ if TYPE_CHECKING:
 
 #: How ``NAME:LABEL=DIR`` says that a branch is a force field.
 FORCE_FIELD = "energy"
-RANDOM = "RANDOM"
-#: What a name would be taken for in the names of the parameters.
-_PARTS = {"model", "loss", "atomic_model", "descriptor", "fitting_net", "repflows", "layers"}
 
 
 @dataclass
@@ -94,7 +90,7 @@ def parse_auxiliary(train: Iterable[str], valid: Iterable[str]) -> list[Auxiliar
 
 def _check_name(name: str, text: str) -> None:
     """Raise unless deepmd-kit and torch can take a name for a branch."""
-    taken = name in {RANDOM, *_PARTS} or hasattr(torch.nn.ModuleDict(), name)
+    taken = is_taken(name)
     if taken or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", name):
         raise UserError(
             f"{text}: '{name}' cannot be the name of a branch"

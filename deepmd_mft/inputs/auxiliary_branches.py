@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from deepmd_mft.bridge.inputs import own_options
 from deepmd_mft.checkpoints.branch import is_force_field, is_property, property_columns
 from deepmd_mft.errors import UserError
-from deepmd_mft.inputs.auxiliary import FORCE_FIELD, RANDOM, Auxiliary, check_labels, learns
+from deepmd_mft.inputs.auxiliary import FORCE_FIELD, Auxiliary, check_labels, learns
 from deepmd_mft.inputs.folders import Contents
-from deepmd_mft.inputs.parts import LOSSES_OF_HEADS
+from deepmd_mft.inputs.parts import LOSSES_OF_HEADS, RANDOM
 
 if TYPE_CHECKING:
     from deepmd_mft.inputs.pretrained import Pretrained

@@ -6,9 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 from deepmd.utils.model_branch_dict import get_model_dict
 
-from deepmd_mft.checkpoints.branch import is_property
+from deepmd_mft.checkpoints.branch import (
+    SINGLE,
+    as_list,
+    head_type,
+    is_property,
+    property_columns,
+)
 from deepmd_mft.checkpoints.file import has_optimizer, read_model_params, read_state
 from deepmd_mft.errors import UserError
+from deepmd_mft.inputs.parts import RANDOM
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -38,7 +45,11 @@ def check_checkpoint(path: Path, branches: list[Branch], findings: Findings, opt
     model_params = findings.attempt(read_model_params, path)
     if model_params is not None and option == "restart":
         findings.attempt(_check_optimizer, path)
-    if model_params is None or not finetune:
+    if model_params is None:
+        return
+    if not finetune:
+        for branch in branches:
+            findings.attempt(_check_resumed, branch, model_params, path, option)
         return
     for branch in branches:
         findings.attempt(_check_head, branch, model_params, path)
@@ -75,20 +86,113 @@ def _check_optimizer(path: Path) -> None:
         )
 
 
+def inherited_head(branch: Branch, model_params: dict[str, Any]) -> str | None:
+    """Return the head of a checkpoint that a branch starts from with ``--finetune``.
+
+    Parameters
+    ----------
+    branch : Branch
+        With ``--model-branch`` of the command line, if given, as its ``finetune_head``.
+    model_params : dict
+        Of the checkpoint.
+
+    Returns
+    -------
+    str or None
+        By the name or alias that is asked for, there or not; None for a new head.
+    """
+    several = "model_dict" in model_params
+    head = branch.model.get("finetune_head")
+    if head is None and branch.name:
+        there = branch.name in model_params.get("model_dict", {SINGLE: {}})
+        head = branch.name if there else RANDOM
+    elif not head:  # deepmd-kit takes the only head over, but none of several
+        head = RANDOM if several else SINGLE
+    return None if head == RANDOM else str(head)
+
+
 def _check_head(branch: Branch, model_params: dict[str, Any], path: Path) -> None:
     """Check that the checkpoint has the head that a branch starts from, and that it fits."""
-    pretrained = model_params.get("model_dict", {"Default": model_params})
-    names = get_model_dict(pretrained)[0] if "model_dict" in model_params else {"Default": ""}
-    head = branch.model.get("finetune_head", branch.name if branch.name in names else "RANDOM")
-    if head == "RANDOM":
+    head = inherited_head(branch, model_params)
+    if head is None:
         return
-    if head not in names:
+    source = _named(head, model_params)
+    if source is None:
         raise UserError(
             f"{branch.where}: finetune_head '{head}' is not in {path}; it has "
-            f"{', '.join(pretrained)}. Choose one of them, or RANDOM for a new head"
+            f"{', '.join(model_params.get('model_dict', [SINGLE]))}. Choose one of them, or RANDOM "
+            "for a new head"
         )
-    source = pretrained.get(names[head] or head, pretrained.get(head, {}))
     _check_same_case_embedding(branch, head, source, path)
+    differing = _other_head(branch.model, source)
+    if differing:
+        raise UserError(
+            f"{branch.where} would inherit head '{head}' of {path}, which is another net: "
+            f"{differing}. Make them equal, or set finetune_head to RANDOM for a new head"
+        )
+
+
+def _named(head: str, model_params: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the JSON of a branch by its name or alias."""
+    if "model_dict" not in model_params:
+        return model_params if head == SINGLE else None
+    aliases = get_model_dict(model_params["model_dict"])[0]
+    return model_params["model_dict"][aliases[head]] if head in aliases else None
+
+
+#: Options of a fitting net that make its output what it is, beside its weights.
+_NET = (
+    *("neuron", "activation_function", "resnet_dt", "numb_fparam", "numb_aparam", "task_dim"),
+    *("intensive", "readout", "num_classes", "predict_variance", "vectors", "charges"),
+)
+
+
+def _other_head(mine: dict[str, Any], theirs: dict[str, Any]) -> str:
+    """Say in what a branch has another head than that whose weights it takes; empty if in nothing.
+
+    deepmd-kit compares nothing: weights that fit are those of another function then, for instance
+    an energy's for a property; others end in a list of all tensors.
+    """
+    kinds = [head_type(one).replace("mft_property", "property") for one in (mine, theirs)]
+    if kinds[0] != kinds[1]:
+        return f"type is {head_type(mine)}, in the checkpoint {head_type(theirs)}"
+    own, other = mine.get("fitting_net", {}), theirs.get("fitting_net", {})
+    count = max(1, len(property_columns(mine)))
+    return "; ".join(
+        f"{key} is {own[key]}, in the checkpoint {other[key]}"
+        for key in _NET
+        if key in own and key in other and _plain(own[key], count) != _plain(other[key], count)
+    )
+
+
+def _plain(value: Any, count: int) -> list[Any]:
+    """Return a value for each property; a readout that only follows ``intensive`` is none."""
+    values = [None if one in ("mean", "sum") else one for one in as_list(value)]
+    return values * count if len(values) == 1 else values or [None] * count
+
+
+def _check_resumed(branch: Branch, model_params: dict[str, Any], path: Path, option: str) -> None:
+    """Check that a branch that goes on has the elements and the head of the checkpoint.
+
+    deepmd-kit loads the weights by their places alone.
+    """
+    source = _named(branch.name or SINGLE, model_params)
+    if source is None:
+        return  # deepmd-kit says which weights are missing
+    option = f"--{option.replace('_', '-')}"
+    mine, theirs = branch.model.get("type_map"), source.get("type_map")
+    if mine != theirs:
+        raise UserError(
+            f"{branch.where}: type_map is {' '.join(mine or [])}, in {path} "
+            f"{' '.join(theirs or [])}; {option} would take the weights of one element for "
+            "another's. Make them equal; --finetune is for other elements"
+        )
+    differing = _other_head(branch.model, source)
+    if differing:
+        raise UserError(
+            f"{branch.where}: {option} goes on with the head of {path}, but {differing}. Make them "
+            "equal; --finetune with finetune_head RANDOM is for another head"
+        )
 
 
 def _check_preset_bias(branch: Branch, findings: Findings) -> None:
@@ -103,7 +207,7 @@ def _check_preset_bias(branch: Branch, findings: Findings) -> None:
         f"{branch.where}: preset_out_bias would be added to the energies that an inherited head "
         "has already; deepmd-kit shifts those to the data by itself: take preset_out_bias out"
     )
-    if branch.model.get("finetune_head", "RANDOM") != "RANDOM":
+    if branch.model.get("finetune_head", RANDOM) != RANDOM:
         raise UserError(text)
     if not branch.name:
         findings.warn(f"{text}, unless the head is a new one")

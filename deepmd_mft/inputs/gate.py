@@ -31,6 +31,7 @@ from deepmd_mft.inputs.idle import check_constant, check_heads, check_weights
 from deepmd_mft.inputs.parts import (
     check_case_embeddings,
     check_edge_dropout,
+    check_name,
     check_same_property,
     check_types,
 )
@@ -69,6 +70,7 @@ def check_command(args: argparse.Namespace) -> None:
         config = _with_pretrained_model(config, given, getattr(args, "model_branch", ""))
     if not uses_this_package(config):
         return
+    config = _with_model_branch(config, getattr(args, "model_branch", "") or "")
     read_frames_without_threads()
     sort_elements_by_table()
     _speed_up()
@@ -167,6 +169,13 @@ def _with_pretrained_model(
         raise UserError(f"--use-pretrain-script with {path}: {error}") from None
 
 
+def _with_model_branch(config: dict[str, Any], branch: str) -> dict[str, Any]:
+    """Return the input with ``--model-branch``, which goes before its ``finetune_head``."""
+    if not branch or "model_dict" in config["model"]:
+        return config
+    return {**config, "model": {**config["model"], "finetune_head": branch}}
+
+
 @dataclass
 class Checked:
     """What the checks have read.
@@ -200,6 +209,7 @@ def check_all(config: dict[str, Any], checkpoints: dict[str, Path], findings: Fi
     """
     raw = findings.attempt(read_branches, config)
     for branch in raw or []:
+        findings.attempt(check_name, branch)
         findings.attempt(check_types, branch)
     full = findings.attempt(normalised, config) if raw is not None else None
     if full is None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from deepmd_mft.checkpoints.branch import as_list
 from deepmd_mft.errors import UserError
 
@@ -16,7 +18,26 @@ LOSSES_OF_HEADS = {
     "mft_dipole_norm": ("mft_property",),
     "mft_classification": ("mft_classification",),
 }
+#: A ``finetune_head`` that is no head.
+RANDOM = "RANDOM"
+#: What the name of a branch would be taken for in the names of the parameters.
+PARTS = {"model", "loss", "atomic_model", "descriptor", "fitting_net", "repflows", "layers"}
 ENERGY_HEADS = ("ener", "direct_force_ener", "dpa4_ener")
+
+
+def is_taken(name: str) -> bool:
+    """Whether deepmd-kit or torch would take the name of a branch for something else."""
+    return name in {RANDOM, *PARTS} or name.isdigit() or hasattr(torch.nn.ModuleDict(), name)
+
+
+def check_name(branch: Branch) -> None:
+    """Check that torch can take a branch by its name, and deepmd-kit finds its parameters."""
+    if "." in branch.name or is_taken(branch.name):
+        raise UserError(
+            f"{branch.where} of model/model_dict: a branch cannot have this name, which torch or "
+            "deepmd-kit take for a part of the names of parameters; rename it in model_dict, "
+            "loss_dict and data_dict (without dots, and not only digits)"
+        )
 
 
 def check_types(branch: Branch) -> None:

@@ -5,9 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
+from deepmd.utils.model_branch_dict import get_model_dict
 
+from deepmd_mft.checkpoints.file import read_model_params
 from deepmd_mft.errors import UserError
-from deepmd_mft.training.regularizers.reference import DESCRIPTOR, read_reference
+from deepmd_mft.inputs.checkpoint import inherited_head
+from deepmd_mft.training.regularizers.reference import (
+    DESCRIPTOR,
+    read_reference,
+    reference_branch,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,18 +43,41 @@ def check_references(branch: Branch, finetune: Path | None) -> None:
         text = one.get("reference")
         if text is None or not one.get("weight"):
             continue
-        held = _backbone(text)
-        if finetune is not None and not _equal(held, _backbone(str(finetune))):
+        type_map = branch.model["type_map"]
+        held = _backbone(text, type_map)
+        if finetune is None:
+            continue
+        if not _equal(held, _backbone(str(finetune), type_map)):
             raise UserError(
                 f"{branch.where}: the {one['type']} of the loss holds on to {text}, whose backbone "
                 f"is not that of {finetune}, which is fine-tuned; set its reference to {finetune}"
             )
+        if one.get("on") == "all":
+            _check_branch(branch, text, finetune)
 
 
-def _backbone(text: str) -> dict[str, torch.Tensor]:
+def _check_branch(branch: Branch, text: str, finetune: Path) -> None:
+    """Check that a head is held to the one that it starts from."""
+    params = read_model_params(finetune)
+    head = inherited_head(branch, params)
+    name = get_model_dict(params["model_dict"])[0].get(head) if "model_dict" in params else head
+    held = reference_branch(text)
+    if head is None:
+        raise UserError(
+            f'{branch.where}: l2_sp with "on": "all" holds the head to {text}, but it is a new one '
+            '(finetune_head RANDOM); set "on": "backbone"'
+        )
+    if name != held:
+        raise UserError(
+            f'{branch.where}: l2_sp with "on": "all" holds the head to branch {held} of {text}, '
+            f"but it starts from {head}; set its reference to {finetune}:{head}"
+        )
+
+
+def _backbone(text: str, type_map: list[str]) -> dict[str, torch.Tensor]:
     return {
         name: value
-        for name, value in read_reference(text).items()
+        for name, value in read_reference(text, type_map).items()
         if name.startswith(DESCRIPTOR) and not name.endswith(_STATISTICS)
     }
 

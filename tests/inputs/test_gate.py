@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from deepmd_mft.errors import UserError
-from tests.helpers.dp import mft_input, single_input
+from tests.helpers.dp import DESCRIPTOR, PROPERTY_NET, mft_input, single_input
 from tests.helpers.gate import run_gate
+from tests.helpers.models import save_checkpoint
 
 
 @pytest.fixture
@@ -288,3 +289,91 @@ def test_checkpoints_as_deepmd_names_them(tmp_path, pretrained, option):
     run_gate(mft_input(), tmp_path, **{option: str(pretrained.with_suffix(""))})
     with pytest.raises(UserError, match="does not exist"):
         run_gate(mft_input(), tmp_path, **{option: str(tmp_path / "model.ckpt")})
+
+
+# --- weights that would mean something else -------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A single-task checkpoint of a property, as a restart needs it."""
+    path = tmp_path_factory.mktemp("trained") / "model.ckpt.pt"
+    save_checkpoint(path, type="mft", descriptor=DESCRIPTOR, fitting_net=PROPERTY_NET)
+    state = torch.load(path, weights_only=True)
+    torch.save({**state, "optimizer": {"state": {}}}, path)
+    return path
+
+
+def with_net(**options):
+    config = single_input()
+    config["model"]["fitting_net"] = {**PROPERTY_NET, **options}
+    return config
+
+
+def test_a_head_of_the_same_kind_is_inherited(tmp_path, trained):
+    """What follows from other options, and what does not change the net, may be said otherwise."""
+    for net in ({}, {"readout": "mean"}, {"task_dim": [1], "seed": 5, "bias": "mean"}):
+        run_gate(with_net(**net), tmp_path, finetune=str(trained))
+        run_gate(with_net(**net), tmp_path, restart=str(trained))
+
+
+@pytest.mark.parametrize(
+    ("net", "message"),
+    [
+        ({"neuron": [20, 20]}, r"neuron is \[20, 20\], in the checkpoint \[12, 12\]"),
+        ({"activation_function": "gelu"}, "activation_function is gelu, in the checkpoint tanh"),
+        ({"intensive": False}, "intensive is False, in the checkpoint True"),
+        ({"readout": "attention"}, "readout is attention, in the checkpoint None"),
+        ({"predict_variance": True}, "predict_variance is True, in the checkpoint False"),
+    ],
+)
+def test_a_head_that_is_another_net(tmp_path, trained, net, message):
+    with pytest.raises(UserError, match=rf"would inherit head 'Default' .*{message}"):
+        run_gate(with_net(**net), tmp_path, finetune=str(trained))
+    for option in ("restart", "init_model"):
+        with pytest.raises(UserError, match=rf"goes on with the head .*{message}"):
+            run_gate(with_net(**net), tmp_path, **{option: str(trained)})
+    config = with_net(**net)
+    config["model"]["finetune_head"] = "RANDOM"
+    run_gate(config, tmp_path, finetune=str(trained))
+
+
+def test_an_energys_head_is_no_propertys(tmp_path, pretrained):
+    """deepmd-kit takes the only head over where finetune_head is left out; its shapes fit."""
+    path = save_checkpoint(tmp_path / "energy.pt")
+    with pytest.raises(UserError, match=r"'Default' of .*type is mft_property, in the .* ener"):
+        run_gate(single_input(), tmp_path, finetune=str(path))
+    config = mft_input()
+    config["model"]["model_dict"]["property"]["finetune_head"] = "GFN2"
+    with pytest.raises(UserError, match=r"branch 'property' would inherit head 'GFN2'"):
+        run_gate(config, tmp_path, finetune=str(pretrained))
+    run_gate(single_input(), tmp_path, finetune=str(pretrained))  # of several none is taken
+    options = {"finetune": str(pretrained), "model_branch": "GFN2"}
+    with pytest.raises(UserError, match="the model would inherit head 'GFN2'"):
+        run_gate(single_input(), tmp_path, **options)
+
+
+@pytest.mark.parametrize("option", ["restart", "init_model"])
+def test_weights_go_by_the_places_of_the_elements(tmp_path, trained, option):
+    config = single_input()
+    config["model"]["type_map"] = ["C", "H", "N", "O", "F"]
+    with pytest.raises(UserError, match=r"type_map is C H N O F, in .* H C N O F"):
+        run_gate(config, tmp_path, **{option: str(trained)})
+    run_gate({**config}, tmp_path, finetune=str(trained))
+
+
+def test_a_head_is_held_to_the_one_that_it_starts_from(tmp_path, trained, pretrained):
+    config = single_input()
+    held = {"type": "l2_sp", "weight": 1.0, "reference": str(trained), "on": "all"}
+    config["loss"]["regularizers"] = [held]
+    run_gate(config, tmp_path, finetune=str(trained))
+    config["model"]["finetune_head"] = "RANDOM"
+    with pytest.raises(UserError, match=r'but it is a new one .* set "on": "backbone"'):
+        run_gate(config, tmp_path, finetune=str(trained))
+
+
+@pytest.mark.parametrize("name", ["HOMO.v2", "0", "layers", "items"])
+def test_names_that_torch_or_deepmd_take_for_others(tmp_path, name):
+    config = json.loads(json.dumps(mft_input()).replace('"property":', f'"{name}":'))
+    with pytest.raises(UserError, match=f"branch '{name}' of model/model_dict: .* this name"):
+        run_gate(config, tmp_path)
