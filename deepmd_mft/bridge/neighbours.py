@@ -110,7 +110,7 @@ def count_neighbours(coord: Any, cell: Any, rcut: float) -> Any:
     Parameters
     ----------
     coord : np.ndarray
-        nloc x 3, in Angstrom.
+        nloc x 3, in Angstrom; in any cell.
     cell : np.ndarray or None
         3 x 3, in Angstrom, of either hand; None for a molecule.
     rcut : float
@@ -123,9 +123,12 @@ def count_neighbours(coord: Any, cell: Any, rcut: float) -> Any:
     """
     torch: Any = importlib.import_module("torch")
     nlist: Any = importlib.import_module("deepmd.pt.utils.nlist")
+    region: Any = importlib.import_module("deepmd.pt.utils.region")
     position = torch.as_tensor(coord, dtype=torch.float64).reshape(1, -1, 3)
     atype = torch.zeros(position.shape[:2], dtype=torch.long)
     box = None if cell is None else torch.as_tensor(right_handed(cell)).reshape(1, 9)
+    if box is not None:  # as deepmd-kit does first: images are made around the cell
+        position = region.normalize_coord(position, box.reshape(1, 3, 3))
     extended, _, _ = nlist.extend_coord_with_ghosts(position, atype, box, rcut)
     distance = torch.cdist(position[0], extended.reshape(-1, 3))
-    return (distance < rcut).sum(dim=1).cpu().numpy() - 1
+    return (distance <= rcut).sum(dim=1).cpu().numpy() - 1

@@ -82,7 +82,10 @@ def short_fingerprint(whole: np.ndarray) -> np.ndarray:
 
 def _periodic_shell(coords: np.ndarray, cell: np.ndarray, volume: float) -> np.ndarray:
     """Return distances to the 40 nearest atoms, images included, shape ``nloc x 40``."""
-    heights = 1.0 / np.linalg.norm(np.linalg.inv(cell), axis=0)
+    inverse = np.linalg.inv(cell)
+    heights = 1.0 / np.linalg.norm(inverse, axis=0)
+    fractions = coords @ inverse
+    coords = (fractions - np.floor(fractions)) @ cell  # images are made around the cell
     radius = (3.0 * (SHELL + 1) * volume / (4.0 * np.pi)) ** (1.0 / 3.0)
     while True:
         repeats = np.ceil(radius / heights).astype(int) + 1

@@ -20,6 +20,14 @@ def test_neighbours_are_counted_by_deepmds_own_search(rcut, periodic):
     np.testing.assert_array_equal(got, shells)
 
 
+def test_atoms_of_other_cells_have_the_same_neighbours():
+    """As of a simulation whose atoms were not put back; at the cutoff, as the lists take them."""
+    coord = 3.0 * np.stack(np.meshgrid(*[np.arange(2)] * 3, indexing="ij"), -1).reshape(-1, 3)
+    coord += 6.0 * np.random.default_rng(0).integers(-5, 6, coord.shape)
+    np.testing.assert_array_equal(count_neighbours(coord, 6.0 * np.eye(3), 3.0), 6)
+    np.testing.assert_array_equal(count_neighbours(coord, 6.0 * np.eye(3), 4.5), 18)
+
+
 def test_neighbour_lists_are_kept_per_batch():
     """The function that the models call to build them is replaced for a while."""
     model = build_property()

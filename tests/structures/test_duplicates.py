@@ -64,6 +64,15 @@ def test_crystals_in_other_cells():
     assert structure_groups(every).tolist() == [0, 1, 0, 2, 3]
 
 
+def test_a_crystal_whose_atoms_lie_in_other_cells():
+    rng = np.random.default_rng(3)
+    cell = np.diag([4.0, 4.2, 4.4]) + 0.3 * rng.normal(size=(3, 3))
+    one = Structure(np.array([8, 8, 12, 22]), rng.random((4, 3)) @ cell, cell)
+    shifts = np.array([[0, 0, 0], [3, -2, 0], [0, 0, -5], [1, 1, 1]])
+    unwrapped = Structure(one.numbers, one.positions + shifts @ cell, cell)
+    assert structure_groups([one, unwrapped]).tolist() == [0, 0]
+
+
 def test_a_short_fingerprint_is_part_of_the_whole():
     for one in molecules(3):
         whole = fingerprint(*one)
