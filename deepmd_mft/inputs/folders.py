@@ -21,7 +21,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 #: Arrays of a system that no head learns.
-NO_LABELS = {*RESERVED_NAMES, "atype", "natoms", "numb_copy", "real_atom_types", "atom_numbs"}
+NO_LABELS = {
+    *(*RESERVED_NAMES, "atype", "natoms", "numb_copy", "real_atom_types"),
+    *("atom_numbs", "atom_names", "orig"),
+}
+#: How deepmd-kit's arrays of atoms begin.
+ATOMIC = ("atom_", "atomic_")
 
 
 @dataclass
@@ -91,7 +96,7 @@ def _look_into_system(
             if label in NO_LABELS:
                 table[label] = 0
                 continue
-            if label.startswith("atom"):
+            if label.startswith(ATOMIC):
                 continue
             array = open_array(opened.path(number, label))
             table[label] = array.size // max(nframes, 1)
@@ -107,7 +112,7 @@ def _look_into_lmdb(folder: Path, found: Contents, elements: set[str]) -> dict[s
         labels = {
             name: np.asarray(value)
             for name, value in record.items()
-            if name not in NO_LABELS and not name.startswith(("find_", "atom", "orig"))
+            if name not in NO_LABELS and not name.startswith(("find_", *ATOMIC))
         }
         numbers = {n: v for n, v in labels.items() if v.dtype.kind in "fiub"}
         sizes = {n: v.size for n, v in numbers.items()} | dict.fromkeys(

@@ -24,6 +24,9 @@ from deepmd_mft.structures.structure_set import StructureSet
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+#: What a fit of energies leaves that is no more than rounding, as a share of the largest.
+ROUNDING = 1e-10
+
 __all__ = ["Reference", "fit_reference", "normalise_force_fields"]
 
 
@@ -73,15 +76,18 @@ def fit_reference(structures: StructureSet, type_map: Sequence[str]) -> Referenc
     fitted = np.linalg.lstsq(counts, energy, rcond=None)[0]
     scale = float(np.std(energy - counts @ fitted))
     rms = structures.rms_force()
-    if rms is None or not rms or not scale:
-        what = (
-            "no forces"
-            if rms is None
-            else "forces that are all zero"
-            if not rms
-            else ("energies that the composition alone determines")
-        )
+    what = ""
+    if rms is None:
+        what = "no forces"
+    elif not np.isfinite(rms):
+        what = "forces that are NaN or infinite"
+    elif not rms:
+        what = "forces that are all zero"
+    elif scale <= ROUNDING * np.abs(energy).max():
+        what = "energies that the composition alone determines"
+    if what:
         raise UserError(f"{structures.path} has {what}: it cannot be normalised")
+    assert rms is not None  # noqa: S101
     occurs = np.flatnonzero(counts.any(axis=0)).tolist()
     energies = {type_map[i]: float(fitted[i]) for i in occurs}
     return Reference(energies, scale, rms, float(structures.natoms.mean()))

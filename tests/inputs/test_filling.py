@@ -50,6 +50,12 @@ def test_several_labels_are_a_choice(fill, tmp_path):
     assert "dS" in fill(single_input(), "--train", train, "--property", "dS", ok=False)
 
 
+def test_a_label_that_is_called_as_an_array_of_atoms_begins(fill, tmp_path):
+    train = write_system(tmp_path / "t", nframes=N, atomization=GAP, atom_ener=np.ones((N, 3)))
+    config, _ = fill(single_input(), "--train", train)
+    assert config["model"]["fitting_net"]["property_name"] == "atomization"
+
+
 def test_a_label_that_one_system_lacks_is_none(fill, tmp_path):
     write_system(tmp_path / "set" / "1", nframes=N, gap=GAP, dG=GAP)
     write_system(tmp_path / "set" / "2", nframes=N, dG=GAP)

@@ -9,7 +9,9 @@ from deepmd.dpmodel.utils.training_utils import resolve_model_prob
 from deepmd.infer import DeepPot
 
 from deepmd_mft.cli import main
+from deepmd_mft.errors import UserError
 from deepmd_mft.inputs.normalising import fit_reference
+from deepmd_mft.structures.structure import Structure
 from deepmd_mft.structures.structure_set import StructureSet
 from tests.helpers.dp import DATA, ROOT, Dp, pretrain_input
 
@@ -39,6 +41,19 @@ def test_the_reference_is_numpys_least_squares():
     assert found.energy_scale == pytest.approx(np.std(energies - counts @ fitted), rel=1e-9)
     assert found.force_scale == pytest.approx(rms, rel=1e-6)
     assert found.atoms == pytest.approx(atoms)
+
+
+def test_energies_that_compositions_fit_exactly():
+    """Of as many compositions as elements, what is left is rounding, and no scale."""
+    rng = np.random.default_rng(0)
+    every = [[6, 1, 1, 1, 1], [8, 1, 1], [7, 1, 1, 1], [6, 6, 1, 1]]
+    structures = [Structure(np.array(z), 3 * rng.random((len(z), 3))) for z in every]
+    labels = [
+        {"energy": -1000.0 * rng.random(1), "force": rng.normal(size=(1, 3 * len(z)))}
+        for z in every
+    ]
+    with pytest.raises(UserError, match="energies that the composition alone determines"):
+        fit_reference(StructureSet.of("few", structures, labels), ["H", "C", "N", "O"])
 
 
 @pytest.fixture
