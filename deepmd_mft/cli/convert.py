@@ -91,11 +91,6 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"--limit {args.limit}: nothing would be converted; give 1 or more")
     check_folder(args.out, "convert", overwrite=args.overwrite)
     source = open_source(args.source, args.kind, options)
-    if args.group_key and not source.grouped:
-        raise UserError(
-            f"--group-key {args.group_key}: a source of kind {source.name} has no groups; tables "
-            "and what ase reads have"
-        )
     summary = convert(
         source,
         args.out,

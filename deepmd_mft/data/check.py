@@ -13,15 +13,15 @@ from deepmd_mft.structures.cells import left_handed, right_handed
 from deepmd_mft.structures.elements import ELEMENTS
 from deepmd_mft.structures.overlaps import MIN_DISTANCE, overlapping
 
-__all__ = ["RCUT", "Checked", "check_frames"]
+__all__ = ["FULL", "RCUT", "Checked", "check_frames"]
 
 #: A cell of less volume per atom (in cubic Angstrom) is no cell; diamond has 5.7.
 MIN_VOLUME = 0.1
 #: Cutoff of DPA-3's published models, in Angstrom.
 RCUT = 6.0
 
-# A site of this occupancy is full: a CIF may say 0.9999.
-_FULL = 1.0 - 1e-3
+#: A site of this occupancy is full: a CIF may say 0.9999.
+FULL = 1.0 - 1e-3
 _NEVER_MISSING = {"energy", "force", "virial"}
 
 
@@ -104,7 +104,7 @@ def _unsuitable(frames: Frames) -> str:
         return "dummy atoms (X, *, atomic number 0)"
     if (frames.numbers < 0).any() or (frames.numbers > len(ELEMENTS)).any():
         return f"an atomic number that is not from 1 to {len(ELEMENTS)}"
-    if not frames.occupancy >= _FULL:
+    if not frames.occupancy >= FULL:
         return "sites with partial occupation"
     return ""
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from deepmd_mft.data.frames import Frames
 
-__all__ = ["CHARGED", "ODD", "RADICAL", "electron_remarks", "smiles_charge"]
+__all__ = ["CHARGED", "ODD", "RADICAL", "electron_remarks", "smiles_charge", "total_charge"]
 
 CHARGED = "charged"
 RADICAL = "radicals (unpaired electrons)"
@@ -33,14 +33,19 @@ def smiles_charge(smiles: str) -> int:
     return total
 
 
+def total_charge(frames: Frames) -> float | None:
+    """Return the charge that the source states itself, or its SMILES; None if neither does."""
+    if frames.charge is None and frames.smiles:
+        return smiles_charge(frames.smiles)
+    return frames.charge
+
+
 def electron_remarks(frames: Frames) -> list[str]:
     """Return what a user should know: :data:`CHARGED`, :data:`RADICAL` or :data:`ODD`.
 
-    The charge is the source's own or the SMILES'; electrons of crystals are not counted.
+    Electrons of crystals are not counted.
     """
-    charge = frames.charge
-    if charge is None and frames.smiles:
-        charge = smiles_charge(frames.smiles)
+    charge = total_charge(frames)
     remarks = [CHARGED] if charge else []
     if frames.cells is None:
         electrons = int(frames.numbers.sum()) - (charge or 0)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from deepmd_mft.data.check import check_frames
+from deepmd_mft.data.electrons import smiles_charge, total_charge
 from deepmd_mft.data.frames import Skipped
 from deepmd_mft.data.readers import ReadOptions, open_source
 from deepmd_mft.errors import UserError
@@ -34,7 +35,7 @@ class Pool:
     groups : list of str
         What must not be divided between training and validation.
     charges : list of float
-        Total charges; 0 where a source does not state any.
+        Total charges, of the source or its SMILES; 0 where neither states any.
     labelled : list of str
         Name of the group of structures that has one label; empty for a structure on its own.
     skipped : list of Skipped
@@ -80,8 +81,8 @@ def read_pool(sources: Sequence[Path], jobs: int = 1) -> Pool:
     Parameters
     ----------
     sources : sequence of Path
-        Sets and LMDBs; files of any kind that ``dp-mft convert`` reads, which know charges. RDKit
-        makes the geometries of a table of SMILES.
+        Sets and LMDBs; files of any kind that ``dp-mft convert`` reads. RDKit makes the geometries
+        of a table of SMILES.
     jobs : int
         Processes for these.
 
@@ -116,8 +117,9 @@ def _read(
         pooling = Pooling(data)
         whole = [pooling.structures.ids[group] for group in pooling.groups.tolist()]
         labelled = whole if pooling.of_groups else [""] * len(data)
-        for structure, name, group, one in zip(data, data.ids, data.groups, labelled, strict=True):
-            yield structure, name, group, 0.0, one
+        known = zip(data, data.ids, data.groups, data.smiles, labelled, strict=True)
+        for structure, name, group, smiles, one in known:
+            yield structure, name, group, smiles_charge(smiles), one
         return
     kind = "table" if path.suffix == ".smi" else "auto"
     for item in open_source(path, kind, ReadOptions(jobs=jobs)).frames:
@@ -132,4 +134,4 @@ def _read(
         cells = frames.cells if frames.cells is not None else [None] * len(frames)
         for name, coords, cell in zip(frames.ids, frames.coords, cells, strict=True):
             structure = Structure(frames.numbers, coords, cell)
-            yield structure, name, frames.group or frames.smiles, frames.charge or 0.0, ""
+            yield structure, name, frames.group or frames.smiles, total_charge(frames) or 0.0, ""

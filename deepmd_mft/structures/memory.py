@@ -94,7 +94,12 @@ class AseStore(MemoryStore):
     """
 
     def __init__(self, path: Path) -> None:
-        from deepmd_mft.data.readers.ase_file import iterate, require_ase  # noqa: PLC0415
+        from deepmd_mft.data.check import FULL  # noqa: PLC0415
+        from deepmd_mft.data.readers.ase_file import (  # noqa: PLC0415
+            iterate,
+            occupancy,
+            require_ase,
+        )
 
         require_ase()
         every = list(iterate(path))
@@ -105,6 +110,11 @@ class AseStore(MemoryStore):
                 raise UserError(
                     f"{where} is periodic in some directions only, which a network cannot take; "
                     "make it fully periodic with vacuum, or a molecule"
+                )
+            if not occupancy(atoms) >= FULL:
+                raise UserError(
+                    f"{where} has sites with partial occupation, which a network cannot take; "
+                    "replace it by an ordered structure, or remove it"
                 )
             cell = np.array(atoms.cell) if atoms.pbc.all() else None
             numbers = atoms.numbers.astype(np.int64)

@@ -10,7 +10,7 @@ from deepmd_mft.checkpoints.model_file import ModelFile
 from deepmd_mft.cli import main
 from deepmd_mft.data.frames import Skipped
 from deepmd_mft.data.labelling import labelled
-from deepmd_mft.data.pool import Pool
+from deepmd_mft.data.pool import Pool, read_pool
 from deepmd_mft.data.replay import _frames
 from deepmd_mft.data.teachers import open_teacher
 from deepmd_mft.data.teachers.xtb import XtbTeacher
@@ -154,6 +154,23 @@ def test_structure_files_say_their_charge(checkpoint, tmp_path):
     names = [data.ids[0] for data in found.values()]
     assert len(set(names)) == 2  # two files of one name
     assert all(name.endswith("ion.xyz:0") for name in names)
+
+
+def test_smiles_say_their_charge(checkpoint, tmp_path):
+    table, data, out = (tmp_path / name for name in ("ions.csv", "ions", "aux"))
+    table.write_text("smiles\nC[NH3+]\nCC(=O)[O-]\n")
+    assert main(["convert", str(table), str(data), "--jobs", "1", "-q"]) == 0
+    for source in (table, data):
+        pool = read_pool([source])
+        assert pool.charges == [1.0, -1.0]
+        words = [str(source), "-o", str(out), *XTB, "--overwrite", "--valid", "0.5"]
+        assert main(["replay", str(checkpoint), *words]) == 0
+        parts = sets(out).values()
+        found = {one.ids[0]: one.label("energy")[0] for one in parts}
+        charged = XtbTeacher("gfn2").label(pool.structures, np.array([1.0, -1.0]))["energy"]
+        np.testing.assert_allclose([found[name] for name in pool.ids], charged, rtol=1e-6)
+        neutral = XtbTeacher("gfn2").label(pool.structures, np.zeros(2))["energy"]
+        assert (abs(charged - neutral) > 1).all()
 
 
 def test_the_limit_is_of_a_forces_length(tmp_path):

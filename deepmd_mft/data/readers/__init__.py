@@ -7,7 +7,8 @@ How to add a reader
    :class:`~deepmd_mft.data.frames.Frames`, in eV and Angstrom, one after the other, and
    :class:`~deepmd_mft.data.frames.Skipped` for what cannot be read. It checks nothing else:
    ``data/check.py`` does that for all.
-2. List the kind in ``READERS``, and let :func:`guess` tell it by name and first bytes.
+2. List the kind in ``READERS``, the options that it takes in ``_TAKES``, and let :func:`guess`
+   tell it by name and first bytes.
 3. Add a file of a few structures, written by the test, to ``tests/data/test_readers.py``, and a
    damaged one to ``tests/data/test_hostile.py``.
 """
@@ -43,10 +44,24 @@ READERS = {
     "npz": "npz archives of R, F, E, z (MD17, rMD17, QM7-X)",
     "cgcnn": "a folder of structure files with id_prop.csv or targets.csv (name, values)",
     "table": "CSV or Parquet with a column of structure files or of SMILES",
-    "ase": "anything ase reads: extxyz, ASE db, cif, POSCAR, xyz, ... (or a folder of them)",
+    "ase": "anything ase reads: extxyz, ASE db, cif, POSCAR, xyz, sdf, ... (or a folder of them)",
 }
 
 
+_ATOMS = ("energy_unit", "force_unit", "stress_unit", "energy_key", "force_key", "no_cell")
+# What a user can say of each kind; the rest means nothing there.
+_TAKES: dict[str, tuple[str, ...]] = {
+    "qm9": ("exclude",),
+    "matbench": (),
+    "spice": (),
+    "ani1x": ("level",),
+    "transition1x": ("level",),
+    "aselmdb": (*_ATOMS, "id_key"),
+    "npz": ("energy_unit", "force_unit", "length_unit", "no_cell"),
+    "cgcnn": (*_ATOMS, "frame"),
+    "table": (*_ATOMS, "id_key", "group_key", "structure_column", "smiles_column", "frame"),
+    "ase": (*_ATOMS, "id_key", "group_key"),
+}
 _CGCNN = ("id_prop.csv", "targets.csv")
 
 
@@ -137,6 +152,21 @@ class ReadOptions:
     frame: str | None = None
     jobs: int = 1
 
+    def check(self, kind: str) -> None:
+        """Raise a UserError for what means nothing to a kind of source, or is said twice."""
+        taken = ("properties", "jobs", *_TAKES[kind])
+        for name, value in vars(self).items():
+            if name not in taken and value not in (None, False):
+                listed = ", ".join(f"--{one.replace('_', '-')}" for one in taken)
+                raise UserError(
+                    f"--{name.replace('_', '-')} means nothing to a source of kind {kind}, which "
+                    f"takes {listed.replace('properties', 'property')}; leave it out"
+                )
+        names = [spec.name for spec in self.properties]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice:
+            raise UserError(f"--property {twice}: two properties are called so; rename one")
+
     @property
     def units(self) -> dict[str, str]:
         """Unit of every property asked for."""
@@ -195,7 +225,9 @@ def open_source(path: Path, kind: str = "auto", options: ReadOptions | None = No
         kind = guess(path) if kind == "auto" else kind
         reader = {"ase": "ase_file", "transition1x": "ani1x"}.get(kind, kind)
         module = importlib.import_module(f"deepmd_mft.data.readers.{reader}")
-        source: Source = getattr(module, f"read_{kind}")(path, options or ReadOptions())
+        options = options or ReadOptions()
+        source: Source = getattr(module, f"read_{kind}")(path, options)
+        options.check(kind)
     except Exception as error:
         raise _unreadable(path, error) from error
     source.frames = _guarded(path, source.frames)

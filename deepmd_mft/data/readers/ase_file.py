@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from deepmd_mft.data.frames import Frames, Skipped, Source
+from deepmd_mft.data.readers.sdf import molecules
 from deepmd_mft.data.readers.values import number
 from deepmd_mft.data.units import energy_factor, force_factor, stress_to_virial
 from deepmd_mft.errors import UserError, missing_package
@@ -23,7 +24,15 @@ if TYPE_CHECKING:
 
     from deepmd_mft.data.readers import PropertySpec, ReadOptions
 
-__all__ = ["NO_STRUCTURE", "AtomsReader", "iterate", "iterate_cif", "read_ase", "require_ase"]
+__all__ = [
+    "NO_STRUCTURE",
+    "AtomsReader",
+    "iterate",
+    "iterate_cif",
+    "occupancy",
+    "read_ase",
+    "require_ase",
+]
 
 #: Why a file was left out that holds no structure.
 NO_STRUCTURE = "the file holds no structure"
@@ -65,21 +74,11 @@ def read_ase(path: Path, options: ReadOptions) -> Source:
 
 
 def _frames(files: list[Path], reader: AtomsReader) -> Iterator[Frames | Skipped]:
-    seen: dict[str, str] = {}
     for file in files:
         place = ""
         for i, atoms in enumerate(iterate(file)):
             place = f"{file.name}:{i}"
-            frames = reader.frames(atoms, place)
-            name = frames.ids[0]
-            if reader.options.id_key and name in seen:
-                raise UserError(
-                    f"{place}: the name {name!r} was already used by {seen[name]}; names must "
-                    "be unique (leave --id-key out to number the structures)"
-                )
-            if reader.options.id_key:
-                seen[name] = place
-            yield frames
+            yield reader.frames(atoms, place)
         if not place:
             yield Skipped(file.name, NO_STRUCTURE)
 
@@ -117,11 +116,18 @@ def _structures(path: Path) -> Iterator[Atoms]:
     if kind in {"db", "json"}:
         yield from _database(name, kind)
         return
-    if kind != "extxyz":
+    if kind not in {"extxyz", "mol", "sdf"}:
         yield from iread(name, index=":", format=kind, do_not_split_by_at_sign=True)
         return
     with _Text(open_with_compression(name, "rb"), encoding="utf-8") as handle:
+        if kind != "extxyz":
+            yield from molecules(handle)
+            return
         yield from iread(handle, index=":", format=kind)
+        if any(line.strip() for line in handle):  # ase takes a blank line for the end
+            raise ValueError(
+                "there is more after a blank line; remove blank lines between structures"
+            )
 
 
 class _Text(io.TextIOWrapper):
@@ -189,6 +195,7 @@ class AtomsReader:
         self.notes = [f"energies read as {energy_unit}, forces as {force_unit}"]
         if options.no_cell:
             self.notes.append("cells dropped (--no-cell)")
+        self._places: dict[str, str] = {}  # of names that were read
 
     def frames(self, atoms: Atoms, place: str) -> Frames:
         """Convert one structure; ``place`` names it in errors and as its default name."""
@@ -198,11 +205,7 @@ class AtomsReader:
         labels = self._labels(atoms, cells, place)
         for spec in options.properties:
             labels[spec.name] = _property(atoms, spec, place)
-        name = place
-        if options.id_key:
-            if options.id_key not in atoms.info:
-                raise UserError(f"{place}: no name {options.id_key!r} in info")
-            name = str(atoms.info[options.id_key])
+        name = self._name(atoms, options.id_key, place) if options.id_key else place
         group = ""
         if options.group_key:
             if options.group_key not in atoms.info:
@@ -221,9 +224,22 @@ class AtomsReader:
             smiles=str(atoms.info.get("smiles", "")),
             group=group,
             pbc=(pbc[0], pbc[1], pbc[2]),
-            occupancy=_occupancy(atoms),
+            occupancy=occupancy(atoms),
             charge=_charge(atoms),
         )
+
+    def _name(self, atoms: Atoms, key: str, place: str) -> str:
+        """Return the name of a structure, which no other has."""
+        if key not in atoms.info:
+            raise UserError(f"{place}: no name {key!r} in info")
+        name = str(atoms.info[key])
+        if name in self._places:
+            raise UserError(
+                f"{place}: the name {name!r} was already used by {self._places[name]}; names must "
+                "be unique (leave --id-key out to number the structures)"
+            )
+        self._places[name] = place
+        return name
 
     def _labels(self, atoms: Atoms, cells: np.ndarray | None, place: str) -> dict[str, np.ndarray]:
         """Energy, force and virial, from the stored calculator or the keys given."""
@@ -281,7 +297,7 @@ def _numbers(value: Any, key: str, place: str) -> np.ndarray:
         raise UserError(f"{place}: {key} = {value!r:.80} is not a number") from None
 
 
-def _occupancy(atoms: Atoms) -> float:
+def occupancy(atoms: Atoms) -> float:
     """Return the largest share that one element has of a site, where it is smallest."""
     found = [atoms.info[name] for name in _OCCUPANCY if name in atoms.info]
     found += [atoms.arrays[name] for name in _OCCUPANCY if name in atoms.arrays]

@@ -64,6 +64,8 @@ def read_matbench(path: Path, options: ReadOptions) -> Source:
     name, unit = TARGETS.get(column, (re.sub(r"\W+", "_", column).strip("_"), ""))
     unit = unit or E_FORM.get(task, "")
     spec = PropertySpec(name, column, unit)
+    if len(options.properties) > 1:
+        raise UserError(f"{path}: there is one target, {column!r}; give one --property")
     if options.properties:
         asked = options.properties[0]
         if asked.key not in (name, column):

@@ -34,6 +34,7 @@ _KEYS = {
     "energy": ("E", "energies"),
     "force": ("F", "forces"),
 }
+_CELLS = ("cell", "cells", "lattice", "box")
 # Frames read in one go, and bytes of one array.
 _STEP, _BLOCK = 1000, 2**24
 # Of one read, in bytes: a header can claim any shape.
@@ -100,7 +101,7 @@ def read_npz(path: Path, options: ReadOptions) -> Source:
     }
     try:
         with ExitStack() as stack:
-            arrays = _open(stack, path)
+            arrays = _open(stack, path, no_cell=options.no_cell)
             shape = arrays["coords"].shape
     except (OSError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         if isinstance(error, UserError):
@@ -112,9 +113,15 @@ def read_npz(path: Path, options: ReadOptions) -> Source:
     return Source("npz", [path], {}, _frames(path, shape[0], factors), shape[0], notes)
 
 
-def _open(stack: ExitStack, path: Path) -> dict[str, _Array]:
+def _open(stack: ExitStack, path: Path, *, no_cell: bool) -> dict[str, _Array]:
     archive = stack.enter_context(zipfile.ZipFile(path))
     found = [name.removesuffix(".npy") for name in archive.namelist()]
+    cell = next((name for name in found if name in _CELLS), None)
+    if cell and not no_cell:
+        raise UserError(
+            f"{path} holds {cell!r}, and npz archives are read as molecules; write crystals to "
+            "extxyz, or give --no-cell if these are molecules"
+        )
     arrays = {}
     for name, keys in _KEYS.items():
         key = next((key for key in keys if key in found), None)
@@ -133,7 +140,7 @@ def _open(stack: ExitStack, path: Path) -> dict[str, _Array]:
 def _frames(path: Path, total: int, factors: dict[str, float]) -> Iterator[Frames]:
     """Yield frame by frame if the molecules differ, else in blocks."""
     with ExitStack() as stack:
-        arrays = _open(stack, path)
+        arrays = _open(stack, path, no_cell=True)  # cells were refused before
         numbers = arrays.pop("numbers")
         same = numbers.read(numbers.shape[0]) if len(numbers.shape) == 1 else None
         step = max(1, min(_STEP, _BLOCK // max(1, *(array.row_bytes for array in arrays.values()))))
@@ -143,6 +150,12 @@ def _frames(path: Path, total: int, factors: dict[str, float]) -> Iterator[Frame
                 name: array.read(rows).astype(np.float64) * factors[name]
                 for name, array in arrays.items()
             }
+            for name in {"coords", "force"} & set(block):
+                if block[name].shape[1:2] != numbers.shape[-1:]:
+                    raise UserError(
+                        f"{arrays[name].name} has shape {arrays[name].shape}, but {numbers.name} "
+                        f"lists {numbers.shape[-1]} atoms"
+                    )
             if same is not None:
                 yield _molecules(path.stem, start, same, block)
                 continue

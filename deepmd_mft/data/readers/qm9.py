@@ -94,7 +94,10 @@ def _count_rows(path: Path) -> int:
 def _excluded(path: Path) -> set[int]:
     """Numbers of the molecules in ``uncharacterized.txt``: the first word of its table."""
     words = (line.split() for line in path.read_text(errors="replace").splitlines())
-    return {int(line[0]) for line in words if line and line[0].isdigit()}
+    found = {int(line[0]) for line in words if line and line[0].isdecimal()}
+    if not found:
+        raise UserError(f"{path}: no line begins with the number of a molecule; nothing to exclude")
+    return found
 
 
 def _from_csv(
