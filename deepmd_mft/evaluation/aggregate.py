@@ -19,6 +19,16 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
+def mean(values: pd.Series) -> float:
+    """Return the mean; NaN if one is NaN: a run that failed is not averaged away."""
+    return float(values.mean(skipna=False))
+
+
+def std(values: pd.Series) -> float:
+    """Return the standard deviation (n - 1); NaN if one is NaN."""
+    return float(values.std(skipna=False))
+
+
 def over_seeds(table: pd.DataFrame, keys: Sequence[str], metrics: Sequence[str]) -> pd.DataFrame:
     """Return mean and standard deviation (n - 1) over the rows of one set.
 
@@ -32,7 +42,7 @@ def over_seeds(table: pd.DataFrame, keys: Sequence[str], metrics: Sequence[str])
         Columns of errors.
     """
     by = table.groupby([*keys, "set"], sort=False)
-    found = by[list(metrics)].agg(["mean", "std"])
+    found = by[list(metrics)].agg([mean, std])
     found.columns = ["_".join(column) for column in found.columns]
     found.insert(0, "files", by.size())
     return found.reset_index()
@@ -46,7 +56,7 @@ def by_fold(table: pd.DataFrame, keys: Sequence[str], metrics: Sequence[str]) ->
     folded = table.assign(fold=table["set"].map(fold_of_set), set=table["set"].map(without_fold))
     folded = folded[folded["fold"] != ""]
     by = folded.groupby([*keys, "set", "fold"], sort=False)
-    found = by[list(metrics)].agg(lambda one: one.mean(skipna=False))  # NaN stays NaN
+    found = by[list(metrics)].agg(mean)
     found.insert(0, "files", by.size())
     return found.reset_index()
 

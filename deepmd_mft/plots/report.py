@@ -8,6 +8,7 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 
+from deepmd_mft.evaluation.aggregate import mean
 from deepmd_mft.evaluation.folds import without_fold
 from deepmd_mft.evaluation.metrics import regression
 from deepmd_mft.plots.drawing import Drawing, draw
@@ -254,10 +255,10 @@ def _distance_figure(
     def paint(axes: Axes, colours: dict[str, str]) -> None:
         for strategy in [one for one in STRATEGIES if (numbers["strategy"] == one).any()]:
             own = numbers[numbers["strategy"] == strategy].groupby("distance_from")
-            mean = own[["mean_distance", numbers.columns[-1]]].mean()
+            middle = own[["mean_distance", numbers.columns[-1]]].agg(mean)
             axes.plot(
-                mean["mean_distance"],
-                mean.iloc[:, 1],
+                middle["mean_distance"],
+                middle.iloc[:, 1],
                 color=colours[strategy],
                 marker=MARKERS[strategy],
                 markersize=5,
@@ -381,10 +382,10 @@ def few_shot(runs: list[Run], table: pd.DataFrame, unit: str) -> Drawing | None:
         for name in strategies_of(runs):
             for number, test in enumerate(tests):
                 own = table[(table["strategy"] == name) & (table["test"] == test)]
-                mean = own.groupby("labels")[metric].mean()
+                middle = own.groupby("labels")[metric].agg(mean)
                 axes.plot(
-                    mean.index,
-                    mean,
+                    middle.index,
+                    middle,
                     SETS[number % len(SETS)][1],
                     color=colours[name],
                     marker=MARKERS[name],

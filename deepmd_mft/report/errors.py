@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from deepmd_mft.errors import UserError
+from deepmd_mft.evaluation.aggregate import mean
 from deepmd_mft.evaluation.folds import without_fold
 from deepmd_mft.evaluation.metrics import interval, intervals, measure
 from deepmd_mft.report.strategy import STRATEGIES
@@ -83,7 +84,7 @@ def error_table(runs: list[Run]) -> pd.DataFrame:
         raise UserError("no run has predictions with labels; there is nothing to compare")
     table = pd.DataFrame(rows)
     if not runs[0].classes:
-        scratch = table[table["strategy"] == "scratch"].groupby(["labels", "set"])["rmse"].mean()
+        scratch = table[table["strategy"] == "scratch"].groupby(["labels", "set"])["rmse"].agg(mean)
         places = zip(table["labels"], table["set"], strict=True)
         base = np.array([scratch.get(place, np.nan) for place in places])
         table["improvement_percent"] = 100 * (1 - table["rmse"] / base)
@@ -231,16 +232,19 @@ def gains(runs: list[Run]) -> list[Gain]:
 
 
 def _losses(runs: list[Run]) -> dict[str, list[np.ndarray]]:
-    """Return by set the loss of every structure in each run: squared errors, or wrong classes."""
+    """Return by set the loss of every structure in each run: squared errors, or wrong classes.
+
+    Sets for which a run predicts something that is no number are left out.
+    """
     found: dict[str, list[np.ndarray]] = {}
     for run in runs:
         every = run.losses()
         for name in run.sets:
             labelled = np.isfinite(run.predictions["label"]) & (run.predictions["set"] == name)
             loss = every[labelled]
-            if len(loss) and np.isfinite(loss).all():
+            if len(loss):
                 found.setdefault(name, []).append(loss)
-    return found
+    return {name: own for name, own in found.items() if np.isfinite(own).all()}
 
 
 def _better(mine: np.ndarray, base: np.ndarray, *, classes: bool, axis: int = -1) -> Any:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from deepmd_mft.evaluation.aggregate import by_fold, difference, over_folds
+from deepmd_mft.evaluation.aggregate import by_fold, difference, mean, over_folds, std
 from deepmd_mft.evaluation.folds import fold_of_set
 from deepmd_mft.names import CLASSES as OF_CLASSES
 from deepmd_mft.names import REGRESSION
@@ -102,7 +102,7 @@ def mean_and_spread(own: pd.DataFrame, metric: str) -> tuple[float, float, str]:
             "folds",
         )
     over = "seeds" if len(own) > 1 else ""
-    return float(own[metric].mean()), float(own[metric].std()), over
+    return mean(own[metric]), std(own[metric]), over
 
 
 def runs_in_words(own: pd.DataFrame) -> str:

@@ -211,7 +211,7 @@ def _load(
     table, chosen, record = _of_model(place, model, name, sets)
     prob = run.config["training"].get("model_prob") or {}
     training, notes = _training(run, branch, name)
-    notes += _note_of_groups(record)
+    notes += [*_note_of_groups(record), *_notes_of_nan(table, folder)]
     return Run(
         folder,
         strategy,
@@ -255,7 +255,7 @@ def _of_model(
         raise UserError(f"{place} holds several branches of one file under one name; {again}")
     owner, file = keys[numbers[0]]
     table = table[(table["model"] == owner) & (table["file"] == file)]
-    table = table[table["property"] == name].dropna(axis="columns", how="all")
+    table = _own_columns(table[table["property"] == name])
     if "label" not in table:
         if any(one.startswith("label_") for one in table):
             raise UserError(f"{place}: '{name}' has several columns; the report is for scalars")
@@ -275,6 +275,27 @@ def _of_model(
                 f"{place}: {rows} predictions for the {expected} structures of {key}; {again}"
             )
     return table, record["models"][numbers[0]], {**record, "sets": held}
+
+
+def _own_columns(table: pd.DataFrame) -> pd.DataFrame:
+    """Leave out the columns of other properties; of predictions that are all NaN they stay."""
+    empty = [column for column in table if table[column].isna().all()]
+    predictions = [column for column in table if column.startswith("prediction")]
+    kept = predictions if set(predictions) <= set(empty) else []
+    return table.drop(columns=[column for column in empty if column not in kept])
+
+
+def _notes_of_nan(table: pd.DataFrame, folder: Path) -> list[str]:
+    """Say for which sets a model predicts something that is no number."""
+    predictions = table[[column for column in table if column.startswith("prediction")]]
+    bad = (~np.isfinite(predictions)).any(axis=1).groupby(table["set"], sort=False)
+    return [
+        f"{folder.name} predicts no number for {wrong} of {rows} structures of {name} (its "
+        "training has diverged, or atoms are on top of each other): its errors there, and means "
+        "over runs with it, are NaN"
+        for (name, wrong), rows in zip(bad.sum().items(), bad.size(), strict=True)
+        if wrong
+    ]
 
 
 def _training(run: TrainingRun, branch: Branch, name: str) -> tuple[Training, list[str]]:

@@ -48,6 +48,9 @@ def test_a_seed_that_failed_is_not_averaged_away():
     (found,) = over_folds(table(errors), ["model"], ["mae"]).to_dict("records")
     assert np.isnan(found["mae_mean"])
     assert by_fold(table(errors), ["model"], ["mae"])["mae"].isna().sum() == 1
+    seeds = over_seeds(table(errors), ["model"], ["mae"]).set_index("set")
+    assert seeds.loc["fold_00/id_test", ["mae_mean", "mae_std"]].isna().all()
+    assert seeds.loc["Li Fe/id_test", "mae_mean"] == pytest.approx(6.0)
 
 
 def test_a_difference_over_folds():

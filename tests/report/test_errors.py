@@ -50,6 +50,15 @@ def test_runs_on_both_sides_of_scratch_are_not_told_apart():
     assert not gain.told_apart
 
 
+def test_a_run_that_failed_is_not_averaged_away():
+    """The gain was that of the other run alone, before."""
+    base, names = np.ones(50), ("id_test", "ood_test")
+    good = run("ft", {name: 0.9 * base for name in names})
+    failed = run("ft", {"id_test": base * np.nan, "ood_test": 0.9 * base})
+    found = gains([run("scratch", {name: base for name in names}), good, failed])
+    assert [(one.test, len(one.each)) for one in found] == [("ood_test", 2)]
+
+
 def test_sets_sizes_and_folds_stay_apart():
     folds = {"fold_00/ood_test": [1.0, 1.0], "fold_01/ood_test": [1.0]}
     runs = [

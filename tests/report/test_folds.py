@@ -108,6 +108,7 @@ def test_spread_of_folds_and_of_seeds():
     own = table(seeds, [1.0, 3.0])
     assert mean_and_spread(own, "mae") == pytest.approx((2.0, np.sqrt(2), "seeds"))
     assert runs_in_words(own) == "2 runs"
+    assert np.isnan(mean_and_spread(table(seeds, [1.0, np.nan]), "mae")[:2]).all()
     one = table([FoldRun("ft", "a", 100)], [1.0])
     assert mean_and_spread(one, "mae")[2] == ""
     two = table([FoldRun("ft", "a", 100, seed) for seed in (1, 2)], [1.0, 3.0])

@@ -262,6 +262,25 @@ def test_a_checkpoint_chosen_on_the_test_set(runs, tmp_path):
     assert "the checkpoint of a was chosen on id_test itself" in page
 
 
+@pytest.mark.parametrize("rows", [3, None])
+def test_a_seed_that_has_diverged(runs, tmp_path, rows):
+    """All of its predictions are NaN, or some: a traceback, or errors of the other seed alone."""
+    folders = copied(runs, tmp_path, "a", "b")
+    place = folders[1] / "evaluation" / "predictions.csv"
+    table = pd.read_csv(place, dtype=str, keep_default_na=False)
+    table.loc[: rows and rows - 1, "prediction"] = ""
+    table.to_csv(place, index=False)
+    out = tmp_path / "report.html"
+    assert main(["report", *map(str, folders), "-o", str(out), "-q"]) == 0
+    errors = pd.read_csv(tmp_path / "report_files" / "errors.csv")
+    errors = errors[errors["set"] == "id_test"].set_index("run")
+    assert np.isnan(errors.loc["b", "rmse"])
+    assert errors.loc[["a", "b"], "improvement_percent"].isna().all()  # of a mean that is none
+    page = out.read_text()
+    assert f"b predicts no number for {rows or 400} of 400 structures of id_test" in page
+    assert "± nan (seeds)" in page
+
+
 def test_nothing_is_overwritten(runs, capsys):
     arguments = [str(runs / "scratch"), str(runs / "mft"), "-o", str(runs / "report.html"), "-q"]
     assert main(["report", *arguments]) == 1
