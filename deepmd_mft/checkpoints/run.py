@@ -198,11 +198,16 @@ def best_model(folder: Path) -> Path:
     Raises
     ------
     UserError
-        If the folder has none, or several frozen ones.
+        If the folder has none, or several frozen ones, or the selected one was removed.
     """
     best, frozen = folder / "model.best.pt", sorted(folder.glob("*.pth"))
     if best.is_file():
         return best
+    if best.is_symlink():
+        raise UserError(
+            f"{best} is a link to {best.readlink()}, which is not there any more (a training keeps "
+            f"its last checkpoints only); run `dp-mft select {folder}` again"
+        )
     if len(frozen) > 1:
         raise UserError(
             f"{folder} has {len(frozen)} frozen models ({', '.join(f.name for f in frozen)}) and "

@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     from deepmd_mft.files.staging import staged_folder  # noqa: PLC0415
     from deepmd_mft.uncertainty.tables import write_tables  # noqa: PLC0415
 
-    models = [ModelFile.parse(text, args.head) for text in args.models]
+    models = ModelFile.parse_all(args.models, args.head)
     sets = _sets_of_each(models, args, find_folds(args.split))
     read = [file.path for file in models]
     read += [folder for part in sets for one in part for folder in one.folders]

@@ -53,6 +53,34 @@ def test_models_as_they_are_written(tmp_path):
         ModelFile.parse("nowhere.pt")
 
 
+def test_models_of_one_name_are_seeds_only_if_it_was_given(tmp_path):
+    """FT and MFT were averaged as two seeds where their folders are called seed1."""
+    files = [tmp_path / kind / "seed1" / "m.pt" for kind in ("ft", "mft")]
+    for file in files:
+        file.parent.mkdir(parents=True)
+        file.touch()
+    texts = [str(file) for file in files]
+    assert [one.name for one in ModelFile.parse_all(texts)] == texts
+    assert [one.name for one in ModelFile.parse_all(texts[:1])] == ["seed1/m.pt"]
+    assert {one.name for one in ModelFile.parse_all([f"a={text}" for text in texts])} == {"a"}
+    branches = [f"{texts[0]}:{branch}" for branch in ("one", "two")]
+    assert [one.name for one in ModelFile.parse_all(branches)] == branches
+    for twice in ([texts[0]] * 2, [f"a={texts[0]}", f"a={tmp_path}/ft/../ft/seed1/m.pt"]):
+        with pytest.raises(UserError, match="are the same model"):
+            ModelFile.parse_all(twice)
+    assert len(ModelFile.parse_all([f"a={texts[0]}", f"b={texts[0]}"])) == 2
+
+
+def test_a_selected_model_that_was_removed(tmp_path):
+    """The last checkpoint was taken for it."""
+    (tmp_path / "model.ckpt-9.pt").touch()
+    (tmp_path / "model.ckpt.pt").symlink_to("model.ckpt-9.pt")
+    assert best_model(tmp_path).name == "model.ckpt.pt"
+    (tmp_path / "model.best.pt").symlink_to("model.ckpt-3.pt")
+    with pytest.raises(UserError, match=r"link to model.ckpt-3.pt, which is not there any more"):
+        best_model(tmp_path)
+
+
 def test_the_model_of_a_run(tmp_path):
     (tmp_path / "out.json").write_text('{"model": {}, "training": {"save_ckpt": "c/m"}}')
     with pytest.raises(UserError, match="has no model"):
