@@ -158,7 +158,7 @@ class Validation:
         return label
 
     def measure(
-        self, state: Path | dict[str, Any], parts: dict[str, slice] | None = None
+        self, state: Path | dict[str, Any], parts: dict[str, np.ndarray] | None = None
     ) -> dict[str, float]:
         """Return the metrics of a checkpoint or of a whole state dictionary.
 
@@ -168,8 +168,8 @@ class Validation:
         Parameters
         ----------
         state : Path or dict
-        parts : dict of str to slice, optional
-            Parts of the data that have errors of their own too (``rmse_tail``).
+        parts : dict of str to np.ndarray, optional
+            Rows of the data that have errors of their own too (``rmse_tail``).
         """
         self.predictor.load_weights(state)
         every = self.predictor.predict(self.batches, neighbours=self.neighbours)
@@ -180,7 +180,7 @@ class Validation:
             errors |= {f"{metric}_{part}": value for metric, value in own.items()}
         return errors
 
-    def _errors(self, found: dict[str, np.ndarray], rows: slice) -> dict[str, float]:
+    def _errors(self, found: dict[str, np.ndarray], rows: slice | np.ndarray) -> dict[str, float]:
         each = {
             name: measure(found[name][rows], label[rows], classes=self.classes)
             for name, label in self.labels.items()

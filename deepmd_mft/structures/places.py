@@ -16,10 +16,12 @@ if TYPE_CHECKING:
 
     from deepmd_mft.structures.store import Store
 
-__all__ = ["find_set_folders", "folder_checksum", "open_stores"]
+__all__ = ["find_set_folders", "find_test_set", "folder_checksum", "open_stores"]
 
 #: How the folders of a split are called; others are taken for systems.
 ROLE = re.compile(r"train|val|test|aux|(id|ood)(?![A-Za-z])", re.IGNORECASE)
+#: In the name of a set by which nothing is chosen: id_test, test, ood_test2, but not latest.
+TEST = re.compile(r"(?<![a-z])test")
 
 
 def open_stores(paths: Sequence[Path]) -> list[Store]:
@@ -137,6 +139,13 @@ def find_set_folders(
         listed = ", ".join(map(str, folders))
         raise UserError(f"no deepmd-kit systems in {listed} (no type.raw, no data.mdb below it)")
     return {name: seen[name] for name in wanted}
+
+
+def find_test_set(path: Path) -> str | None:
+    """Return the test set that a place is, by its name, or holds; None if there is none."""
+    place = path.resolve()
+    inside = sorted(one for one in place.iterdir() if one.is_dir()) if place.is_dir() else []
+    return next((one.name for one in (place, *inside) if TEST.search(one.name.lower())), None)
 
 
 def _sets_of(folder: Path, chosen: Sequence[str]) -> list[Path]:

@@ -146,6 +146,20 @@ class StructureSet:
             part.structures = [self.structures[row] for row in chosen]
         return part
 
+    def rows_at(self, path: Path) -> np.ndarray:
+        """Return the rows that lie at a path or below it; paths as the set was given them.
+
+        Systems of one table are read in its order, wherever they were named.
+        """
+        found, start = [], 0
+        for store, chosen in self.parts:
+            systems = store.rows.take(chosen).systems
+            places = {name: store.path / name for name in set(systems)}
+            own = {name for name, at in places.items() if path == at or path in at.parents}
+            found.append(start + np.flatnonzero([name in own for name in systems]))
+            start += len(chosen)
+        return np.concatenate(found)
+
     def with_type_map(self, type_map: list[str]) -> StructureSet:
         """Return the set with names for the types of systems without ``type_map.raw``."""
         if all(store.knows_elements for store, _ in self.parts):

@@ -11,6 +11,7 @@ import numpy as np
 from deepmd_mft.checkpoints.run import TrainingRun, folder_of_run
 from deepmd_mft.errors import UserError
 from deepmd_mft.structures.duplicates import duplicate_groups
+from deepmd_mft.structures.places import find_test_set
 from deepmd_mft.structures.structure_set import StructureSet
 from deepmd_mft.uncertainty.estimate import Reference
 from deepmd_mft.uncertainty.intervals import IntervalCalibration
@@ -119,10 +120,11 @@ def check_apart(train: StructureSet, valid: StructureSet) -> None:
         With the number of shared structures and the first of them.
     """
     for folder in valid.folders:
-        if "test" in folder.resolve().name.lower().split("_"):
+        test = find_test_set(folder)
+        if test:
             raise UserError(
-                f"{folder} is a test set; calibrate on validation data, or no figure on the test "
-                "set can be believed"
+                f"{folder}: {test} is a test set by its name; calibrate on validation data, or no "
+                "figure on the test set can be believed"
             )
     both = [*train.with_some_names(), *valid.with_some_names()]
     known = duplicate_groups([""] * len(both), [*train.smiles, *valid.smiles], both)

@@ -10,7 +10,7 @@ import torch
 
 from deepmd_mft.checkpoints.averaging import mean
 from deepmd_mft.checkpoints.edit.alike import first_difference
-from deepmd_mft.checkpoints.edit.interpolate import Mixture, parse_alphas
+from deepmd_mft.checkpoints.edit.interpolate import Mixture, parse_alphas, parts_of
 from deepmd_mft.cli.main import main
 from deepmd_mft.errors import UserError
 from deepmd_mft.files.checksums import file_checksum
@@ -18,6 +18,7 @@ from deepmd_mft.inference.predictor import Predictor
 from deepmd_mft.structures.structure_set import StructureSet
 from tests.helpers.dp import DATA, DESCRIPTOR, PROPERTY_NET, Dp
 from tests.helpers.models import save_checkpoint
+from tests.helpers.systems import write_system
 
 BIAS = "model.Default.atomic_model.out_bias"
 SCALE = "model.Default.atomic_model.out_std"
@@ -232,6 +233,22 @@ def test_sets_have_errors_of_their_own(moved, tmp_path, capsys):
     for one in json.loads((out / "interpolation.json").read_text())["models"]:
         pooled = 300 * one["rmse_valid_tail"] ** 2 + 400 * one["rmse_valid"] ** 2
         assert one["rmse"] == pytest.approx((pooled / 700) ** 0.5)
+
+
+def test_systems_of_one_table_have_their_own_rows(tmp_path):
+    """A table is read in its order: the errors of one system were partly those of another."""
+    home = tmp_path / "valid"
+    for name, end in (("10", "H"), ("11", "O")):
+        write_system(home / name, nframes=3, symbols=f"C {end}")
+    places = [(system, frame) for frame in range(3) for system in ("10", "11")]
+    rows = [f"{row},m{row},,,{row},{s},{f}" for row, (s, f) in enumerate(places)]
+    header = "row,id,smiles,group,source_row,system,frame"
+    (home / "rows.csv").write_text("\n".join([header, *rows]) + "\n")
+    other = write_system(tmp_path / "other", nframes=2, symbols="C N")
+    given = [home / "11", other, home / "10"]
+    formulas = np.array(StructureSet("validation", given).formulas)
+    found = {name: set(formulas[rows].tolist()) for name, rows in parts_of(given).items()}
+    assert found == {"11": {"CO"}, "other": {"CN"}, "10": {"CH"}}
 
 
 def test_force_fields_are_written_and_not_chosen(mft_run, tmp_path, capsys):

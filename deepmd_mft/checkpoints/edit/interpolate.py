@@ -5,7 +5,6 @@ WiSE-FT: Wortsman et al., arXiv 2109.01903. Soups: Wortsman et al., arXiv 2203.0
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +28,7 @@ from deepmd_mft.evaluation.metrics import CLASSES, REGRESSION
 from deepmd_mft.files.checksums import file_checksum
 from deepmd_mft.inference.predictor import Predictor
 from deepmd_mft.inputs.branches import main_ones
+from deepmd_mft.structures.places import find_test_set
 from deepmd_mft.structures.pooling import Pooling
 from deepmd_mft.structures.structure_set import StructureSet
 
@@ -42,8 +42,6 @@ if TYPE_CHECKING:
 BEST = "model.best.pt"
 #: Keys of a branch's JSON that mean nothing outside its multi-task model.
 OF_BRANCH = ("finetune_head", "model_branch_alias")
-#: In the name of a set that no model is chosen by: id_test, test, ood_test2, but not latest.
-TEST = re.compile(r"(?<![a-z])test")
 #: Decimals of alpha: 0:1:0.1 gives 0.3, not 0.30000000000000004.
 DECIMALS = 9
 
@@ -266,11 +264,10 @@ def _refuse_other_data(given: list[Path], runs: list[tuple[TrainingRun, Branch]]
         place = folder.resolve()
         if not place.is_dir():
             raise UserError(f"--valid {folder} is not a folder of deepmd-kit systems")
-        inside = sorted(one for one in place.iterdir() if one.is_dir())
-        tests = [one.name for one in (place, *inside) if TEST.search(one.name.lower())]
-        if tests:
+        test = find_test_set(place)
+        if test:
             raise UserError(
-                f"--valid {folder}: {tests[0]} is a test set by its name; a model must be chosen "
+                f"--valid {folder}: {test} is a test set by its name; a model must be chosen "
                 "by validation data, or its test error means nothing"
             )
         for run, branch in runs:
@@ -279,26 +276,23 @@ def _refuse_other_data(given: list[Path], runs: list[tuple[TrainingRun, Branch]]
                 raise UserError(f"--valid {folder} is training data of the run {run.folder}")
 
 
-def parts_of(given: list[Path]) -> dict[str, slice]:
+def parts_of(given: list[Path]) -> dict[str, np.ndarray]:
     """Return the rows of each set of the validation data, if several were given."""
     if len(given) < 2:
         return {}
     names = [path.resolve().name for path in given]
     if len(set(names)) < len(names):
         names = [str(path) for path in given]
-    sets = [StructureSet("validation", [path]) for path in given]
-    ends = np.cumsum([0, *(len(Pooling(one).structures) for one in sets)])
-    return {
-        name: slice(int(start), int(stop))
-        for name, start, stop in zip(names, ends, ends[1:], strict=False)
-    }
+    whole = Pooling(StructureSet("validation", given))
+    rows = [whole.frames.rows_at(path) for path in given]
+    return {name: np.unique(whole.groups[own]) for name, own in zip(names, rows, strict=True)}
 
 
 def score_line(
     checkpoints: Checkpoints,
     validation: Validation,
     alphas: list[float],
-    parts: dict[str, slice],
+    parts: dict[str, np.ndarray],
     *,
     progress: bool,
 ) -> list[Mixture]:
@@ -314,7 +308,7 @@ def score_soups(
     checkpoints: Checkpoints,
     validation: Validation,
     metric: str,
-    parts: dict[str, slice],
+    parts: dict[str, np.ndarray],
     *,
     progress: bool,
 ) -> list[Mixture]:
