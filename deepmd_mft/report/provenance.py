@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from deepmd_mft.evaluation.folds import without_fold
 from deepmd_mft.report.strategy import STRATEGIES
+from deepmd_mft.structures.npy import list_systems
+from deepmd_mft.structures.places import folder_checksum
 
 if TYPE_CHECKING:
     from deepmd_mft.report.runs import Run
@@ -69,13 +71,23 @@ def leaks(runs: list[Run]) -> list[str]:
     found = []
     for run in runs:
         used = {one["sha256"] for one in _selection(run).get("validation", [])}
-        for name, one in run.record["sets"].items():
-            if used & {folder["sha256"] for folder in one["folders"]}:
+        for name, one in run.record["sets"].items() if used else ():
+            if any(used & _checksums(folder) for folder in one["folders"]):
                 found.append(
                     f"the checkpoint of {run.folder.name} was chosen on {name} itself: its errors "
                     "there are no test"
                 )
     return found
+
+
+def _checksums(folder: dict[str, str]) -> set[str]:
+    """Return the SHA-256 of the folder of a test set, and of each system in it.
+
+    A training names systems, and a selection has the checksums of these.
+    """
+    path = Path(folder["path"])
+    systems = list_systems(path) if path.is_dir() else []
+    return {folder["sha256"], *(folder_checksum(path / name) for name in systems)}
 
 
 def splits(runs: list[Run]) -> list[str]:
