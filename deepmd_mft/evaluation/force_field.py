@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from deepmd_mft.errors import UserError
 from deepmd_mft.evaluation.metrics import intervals, measure, per_atom
 from deepmd_mft.names import REGRESSION
 
@@ -92,14 +93,24 @@ def atomic_labels(structures: StructureSet, name: str, columns: int) -> np.ndarr
     np.ndarray or None
         natoms of the set x columns, the structures one after the other, NaN where a structure has
         none; None if all have none.
+
+    Raises
+    ------
+    UserError
+        If a structure has too few of them.
     """
     natoms = structures.natoms
     starts = np.cumsum(natoms) - natoms
     values = np.full((int(natoms.sum()), columns), np.nan)
     found = False
-    for _, rows, block in structures.label_blocks(name):
+    for store, rows, block in structures.label_blocks(name):
         for row, one in zip(rows, block, strict=True):
             length = natoms[row] * columns  # what follows is padding of a mixed system
+            if len(one) < length or len(one) % columns:
+                raise UserError(
+                    f"{store.path}: {name} of {structures.ids[row]} has {len(one)} numbers, but "
+                    f"{length} are needed for {natoms[row]} atoms; mend {name}.npy"
+                )
             values[starts[row] : starts[row] + natoms[row]] = one[:length].reshape(-1, columns)
         found = True
     return values if found else None

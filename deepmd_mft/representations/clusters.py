@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.spatial.distance import pdist
 from sklearn.manifold import TSNE
 from sklearn.metrics import davies_bouldin_score, silhouette_score
 
@@ -41,8 +42,8 @@ def davies_bouldin(points: np.ndarray, labels: np.ndarray) -> float:
 
     The mean over classes of the largest ``(S_i + S_j) / M_ij``, with S the mean Euclidean distance
     to the centroid and M the distance of two centroids: scikit-learn's definition. Where
-    scikit-learn returns 0, the best value, for classes that share one centroid or points that
-    are all the same, this returns infinity: nothing is worse separated.
+    scikit-learn passes over two classes that share a centroid, and returns 0, the best value, if
+    all do, this returns infinity: nothing is worse separated.
 
     Parameters
     ----------
@@ -56,7 +57,7 @@ def davies_bouldin(points: np.ndarray, labels: np.ndarray) -> float:
     float
     """
     centroids = np.stack([points[labels == name].mean(axis=0) for name in np.unique(labels)])
-    if np.allclose(centroids, centroids[0], rtol=0, atol=1e-12 + 1e-9 * np.abs(points).max()):
+    if pdist(centroids, "chebyshev").min() <= 1e-12 + 1e-9 * np.abs(points).max():
         return float("inf")
     return float(davies_bouldin_score(points, labels))
 

@@ -57,6 +57,9 @@ def test_full_collapse_is_the_worst_value_not_the_best():
     same = np.ones_like(points)
     assert davies_bouldin_score(same, labels) == 0.0  # what scikit-learn says
     assert davies_bouldin(same, labels) == np.inf
+    two = np.concatenate([same[labels != "a"], same[labels == "a"] + 1.0])
+    names = np.concatenate([labels[labels != "a"], labels[labels == "a"]])
+    assert davies_bouldin(two, names) == np.inf  # scikit-learn passes over the pair
     scores = cluster_scores(same, labels, bootstrap=3)
     assert scores.davies_bouldin == np.inf
 
