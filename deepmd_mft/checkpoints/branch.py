@@ -17,6 +17,8 @@ SINGLE = "Default"
 #: Key of a branch's ``info``, which deepmd-kit keeps in ``out.json``, checkpoints and frozen
 #: models: true for the property that a training is for, where others are auxiliary.
 MAIN = "main"
+#: Heads whose property is intensive, with no option that says so.
+INTENSIVE_HEADS = ("mft_dipole_norm", "mft_classification")
 #: Fitting nets that predict neither a property nor an energy: deepmd-kit's tensors and densities.
 OTHER_HEADS = ("dos", "dipole", "polar")
 
@@ -69,6 +71,21 @@ def property_columns(model: Mapping[str, Any]) -> dict[str, int]:
             "give one for each, or a single value for all"
         )
     return {str(name): int(dim) for name, dim in zip(names, dims, strict=True)}
+
+
+def intensive_properties(model: Mapping[str, Any]) -> dict[str, bool]:
+    """Return of each property of a branch whether it does not grow with the number of atoms.
+
+    Parameters
+    ----------
+    model : mapping
+        As for :func:`property_columns`.
+    """
+    names = list(property_columns(model))
+    if head_type(model) in INTENSIVE_HEADS:
+        return dict.fromkeys(names, True)
+    flags = as_list((model.get("fitting_net") or {}).get("intensive", False))
+    return dict(zip(names, flags * len(names) if len(flags) == 1 else flags, strict=True))
 
 
 def as_list(value: Any) -> list[Any]:

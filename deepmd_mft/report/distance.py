@@ -56,7 +56,7 @@ class StructuralDistances:
     """
 
     def __init__(self) -> None:
-        self._known: dict[tuple[Path, ...], sparse.csr_matrix] = {}
+        self._known: dict[object, sparse.csr_matrix] = {}
 
     def of(self, run: Run) -> np.ndarray | None:
         """Return a distance for every row of ``run.predictions``.
@@ -73,23 +73,25 @@ class StructuralDistances:
         train = tuple(run.training.systems)
         if not train or not all(folder.is_dir() for one in (train, *tests) for folder in one):
             return None
-        reference = self._fingerprints(train, most=REFERENCE)
+        reference = self._fingerprints(train, run.type_map, most=REFERENCE)
         if reference.shape[0] < 2:
             return None
         near = NearestNeighbors(n_neighbors=2, algorithm="brute").fit(reference)
         unit = float(np.median(near.kneighbors(reference)[0][:, 1]))  # the first is itself
-        found = [near.kneighbors(self._fingerprints(one), n_neighbors=1)[0][:, 0] for one in tests]
-        distance = np.concatenate(found)
+        prints = [self._fingerprints(one, run.type_map) for one in tests]
+        distance = np.concatenate([near.kneighbors(one, n_neighbors=1)[0][:, 0] for one in prints])
         if not unit or len(distance) != len(run.predictions):
             return None
         return np.asarray(distance / unit)
 
     def _fingerprints(
-        self, folders: tuple[Path, ...], most: int | None = None
+        self, folders: tuple[Path, ...], type_map: tuple[str, ...], most: int | None = None
     ) -> sparse.csr_matrix:
-        if folders not in self._known:
-            self._known[folders] = fingerprints(StructureSet("", list(folders), most=most))
-        return self._known[folders]
+        key = (folders, type_map, most)
+        if key not in self._known:
+            structures = StructureSet("", list(folders), most=most)
+            self._known[key] = fingerprints(structures.with_type_map(list(type_map)))
+        return self._known[key]
 
 
 def fingerprints(structures: StructureSet) -> sparse.csr_matrix:

@@ -30,9 +30,9 @@ BASELINES = {
 
 
 @lru_cache(maxsize=8)
-def structures_at(folders: tuple[Path, ...]) -> StructureSet:
+def structures_at(folders: tuple[Path, ...], type_map: tuple[str, ...]) -> StructureSet:
     """Return the structures of folders; read once for all runs that share them."""
-    return StructureSet("", list(folders))
+    return StructureSet("", list(folders)).with_type_map(list(type_map))
 
 
 def kind_of_set(name: str) -> str:
@@ -121,7 +121,7 @@ def _baselines(run: Run, name: str) -> dict[str, dict[str, float]]:
 def _majority(run: Run) -> float | None:
     if not run.training.systems:
         return None
-    train = Pooling(structures_at(tuple(run.training.systems))).structures
+    train = Pooling(structures_at(tuple(run.training.systems), run.type_map)).structures
     label = train.labels(run.property_name, 1)
     if label is None:
         return None
@@ -143,7 +143,8 @@ def composition_baseline(run: Run, name: str) -> np.ndarray | None:
     folders = tuple(Path(one["path"]) for one in run.record["sets"][name]["folders"])
     if not run.training.systems or not all(folder.is_dir() for folder in folders):
         return None
-    train, test = (Pooling(structures_at(one)) for one in (tuple(run.training.systems), folders))
+    places = (tuple(run.training.systems), folders)
+    train, test = (Pooling(structures_at(one, run.type_map)) for one in places)
     label = train.structures.labels(run.property_name, 1)
     rows = run.predictions[run.predictions["set"] == name]
     if label is None or len(test.structures) != len(rows):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from deepmd_mft.checkpoints.branch import head_type
+from deepmd_mft.checkpoints.branch import head_type, intensive_properties
 from deepmd_mft.checkpoints.model_file import ModelFile
 from deepmd_mft.checkpoints.run import TrainingRun, best_model
 from deepmd_mft.checkpoints.start import read_starts, summary_of_labels
@@ -69,6 +69,8 @@ class Run:
         What it learns, in which branch (empty for a single-task model).
     intensive : bool
         Whether the property does not grow with the number of atoms.
+    type_map : tuple of str
+        Names of the types of systems without ``type_map.raw``.
     classes : bool
         Whether it learns classes.
     training : Training
@@ -93,6 +95,7 @@ class Run:
     property_name: str
     branch: str
     intensive: bool
+    type_map: tuple[str, ...]
     classes: bool
     training: Training
     predictions: pd.DataFrame
@@ -157,7 +160,8 @@ def load_runs(
     ----------
     wanted : list of Wanted
     split : list of Path
-        Split folders, for runs without ``evaluation/``; each fold for the runs trained on it.
+        Split folders, for runs without ``evaluation/``; each fold for the runs trained on it. An
+        evaluation that there is must be of these data.
     sets : list of str, optional
         Which sets; those called ``id*``, ``ood*`` or ``test*`` by default.
     name : str, optional
@@ -168,17 +172,17 @@ def load_runs(
     Raises
     ------
     UserError
-        If a run has no model, or no evaluation of this model and there is no split folder.
+        If a run has no model, or no evaluation of this model and there is no split folder, or one
+        of other data.
     """
-    waiting = [one.folder for one in wanted if not (one.folder / "evaluation").is_dir()]
     structures: dict[Path, list[StructureSet]] = {}
     folds = find_folds(split)
-    if waiting and folds:
+    if folds:
         own = match_folds([one.folder for one in wanted], folds)
         known = {name: sets_of_fold(name, folds[name], sets) for name in dict.fromkeys(own)}
         structures = {one.folder: known[fold] for one, fold in zip(wanted, own, strict=True)}
-    elif waiting and split:
-        structures = dict.fromkeys(waiting, test_sets(split, sets))
+    elif split:
+        structures = dict.fromkeys([one.folder for one in wanted], test_sets(split, sets))
     return [_load(one, structures.get(one.folder), sets, name, progress) for one in wanted]
 
 
@@ -208,6 +212,8 @@ def _load(
         read = [model, *(path for one in structures for path in one.folders)]
         with staged_folder(place, "evaluate", read) as staged:
             evaluate([file], [structures], progress=progress).write(staged)
+    elif structures is not None:
+        _check_data(place, model, structures)
     table, chosen, record = _of_model(place, model, name, sets)
     prob = run.config["training"].get("model_prob") or {}
     training, notes = _training(run, branch, name)
@@ -218,7 +224,8 @@ def _load(
         source,
         name,
         branch.name,
-        bool(branch.fitting_net.get("intensive", False)),
+        intensive_properties(branch.model)[name],
+        tuple(branch.model.get("type_map") or ()),
         head_type(branch.model) == "mft_classification",
         training,
         table,
@@ -229,6 +236,24 @@ def _load(
         record,
         notes,
     )
+
+
+def _check_data(place: Path, model: Path, structures: list[StructureSet]) -> None:
+    """Refuse an evaluation that is of other data than those that were named."""
+    held = [_contents(one["folders"]) for one in read_evaluation(place)[1]["sets"].values()]
+    for one in structures:
+        if _contents(one.checksum()) not in held:
+            raise UserError(
+                f"{place} was not made with {one.path}, which --split names: {_again(model, place)}"
+            )
+
+
+def _contents(folders: list[dict[str, str]]) -> list[str]:
+    return [folder["sha256"] for folder in folders]
+
+
+def _again(model: Path, place: Path) -> str:
+    return f"evaluate again: `dp-mft evaluate {model} --split DIR -o {place} --overwrite`"
 
 
 def _property(branch: Branch, name: str | None, folder: Path) -> str:
@@ -245,7 +270,7 @@ def _of_model(
 ) -> tuple[pd.DataFrame, dict[str, Any], dict[str, Any]]:
     """Return the predictions of one model of an evaluation folder, its record, and the whole."""
     table, record = read_evaluation(place)
-    again = f"evaluate again: `dp-mft evaluate {model} --split DIR -o {place} --overwrite`"
+    again = _again(model, place)
     checksum = file_checksum(model)
     numbers = [i for i, one in enumerate(record["models"]) if one["sha256"] == checksum]
     if not numbers:
@@ -352,7 +377,7 @@ def check_comparable(runs: list[Run]) -> None:
     first: dict[str, tuple[Run, list[str]]] = {}
     for run in runs:
         for name, one in run.record["sets"].items():
-            mine = [folder["sha256"] for folder in one["folders"]]
+            mine = _contents(one["folders"])
             other, theirs = first.setdefault(name, (run, mine))
             if mine != theirs:
                 raise UserError(

@@ -150,8 +150,14 @@ def _inverse_trigamma(value: float) -> float:
 
 
 def positive(std: np.ndarray) -> np.ndarray:
-    """Return std, nowhere 0: models that agree by chance are not certain."""
-    return np.maximum(std, 1e-6 * max(float(std.max(initial=0.0)), 1e-12))
+    """Return std, nowhere 0: models that agree by chance are not certain.
+
+    Parameters
+    ----------
+    std : np.ndarray
+        nframes x columns, each in a unit of its own.
+    """
+    return np.maximum(std, 1e-6 * np.maximum(std.max(axis=0, initial=0.0), 1e-12))
 
 
 def laplace(features: np.ndarray, second_moment: np.ndarray, ridge: float) -> np.ndarray:

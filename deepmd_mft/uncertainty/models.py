@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from deepmd_mft.checkpoints.branch import intensive_properties
 from deepmd_mft.errors import UserError
 from deepmd_mft.evaluation.labels import labels_of
 from deepmd_mft.inference.predictor import Predictor
-from deepmd_mft.models.heads.property import as_list
 from deepmd_mft.report.distance import fingerprints
 from deepmd_mft.structures.pooling import Pooling
 from deepmd_mft.uncertainty.estimate import Looked
@@ -104,6 +104,7 @@ class Ensemble:
             If a structure has an element that a model does not know, a model needs what the
             structures lack, or a prediction is not a number.
         """
+        structures = structures.with_type_map(self.predictors[0].type_map)
         predictions, variances, latent, last = [], [], [], []
         pool = Pooling(structures).mean
         for file, one in zip(self.files, self.predictors, strict=True):
@@ -136,12 +137,8 @@ class Ensemble:
 
     def _sums(self) -> list[bool]:
         """Return of each column whether it is a sum over the atoms."""
-        net = self.predictors[0].params["fitting_net"]
-        flags = as_list(net.get("intensive", False), len(self.outputs), "intensive")
-        if net.get("readout") is not None:
-            flags = [net["readout"] != "sum"] * len(self.outputs)
-        pairs = zip(self.outputs, flags, strict=True)
-        return [not flag for one, flag in pairs for _ in range(one.label_columns)]
+        intensive = intensive_properties(self.predictors[0].params)
+        return [not intensive[one.name] for one in self.outputs for _ in range(one.label_columns)]
 
 
 def _named(outputs: list[Output]) -> str:

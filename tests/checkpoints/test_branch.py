@@ -1,9 +1,18 @@
 """What a branch is: the same answer for inputs, checkpoints and predictors."""
 
+from types import SimpleNamespace
+
 import pytest
 
-from deepmd_mft.checkpoints.branch import head_type, is_property, property_columns
+from deepmd_mft.checkpoints.branch import (
+    head_type,
+    intensive_properties,
+    is_property,
+    property_columns,
+)
 from deepmd_mft.errors import UserError
+from deepmd_mft.inference.predictor import Output
+from deepmd_mft.uncertainty.models import Ensemble
 
 
 @pytest.mark.parametrize(
@@ -34,6 +43,27 @@ def test_kind_of_a_branch(net, kind, learns):
 )
 def test_columns_of_the_label_files(net, columns):
     assert property_columns({"fitting_net": {"type": "mft_property", **net}}) == columns
+
+
+@pytest.mark.parametrize(
+    ("net", "flags"),
+    [
+        ({"property_name": "gap"}, {"gap": False}),
+        ({"property_name": "gap", "intensive": [True]}, {"gap": True}),
+        ({"property_name": ["u", "h"], "intensive": False}, {"u": False, "h": False}),
+        ({"property_name": ["gap", "u"], "intensive": [True, False]}, {"gap": True, "u": False}),
+        ({"type": "mft_dipole_norm", "property_name": "mu"}, {"mu": True}),
+        ({"type": "mft_spatial_extent", "property_name": "r2"}, {"r2": False}),
+        ({"type": "property", "property_name": "u", "intensive": True}, {"u": True}),
+    ],
+)
+def test_which_properties_are_intensive(net, flags):
+    """A list was taken for true, and a dipole for a sum, whose std grows with the atoms."""
+    model = {"fitting_net": {"type": "mft_property", **net}}
+    assert intensive_properties(model) == flags
+    outputs = [Output(name, 1) for name in flags]
+    ensemble = SimpleNamespace(predictors=[SimpleNamespace(params=model)], outputs=outputs)
+    assert Ensemble._sums(ensemble) == [not flag for flag in flags.values()]
 
 
 def test_dimensions_that_do_not_go_with_the_names():

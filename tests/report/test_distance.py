@@ -60,13 +60,14 @@ def test_bins():
     assert list(table["structures"]) == [10, 10]
 
 
-def test_distance_to_the_training_set():
+def test_distance_to_the_training_set(monkeypatch):
     def run(*sets):
         folders = {name: {"folders": [{"path": str(DATA / name)}]} for name in sets}
         frames = sum(len(StructureSet(name, [DATA / name])) for name in sets)
         return SimpleNamespace(
             record={"sets": folders},
             training=SimpleNamespace(systems=[DATA / "train"]),
+            type_map=("H", "C", "N", "O", "F"),
             predictions=pd.DataFrame({"label": np.zeros(frames)}),
         )
 
@@ -75,6 +76,9 @@ def test_distance_to_the_training_set():
     distance = structural.of(run("train", "valid"))
     ntrain = len(StructureSet("train", [DATA / "train"]))
     assert 0.8 < np.median(distance[ntrain:]) < 1.3  # valid is drawn like train
+    monkeypatch.setattr("deepmd_mft.report.distance.REFERENCE", 100)
+    few = StructuralDistances().of(run("train", "valid"))  # none: the draw was taken for the set
+    assert len(few) == len(distance)
     moved = run("train")
     moved.training.systems = [DATA / "nowhere"]
     assert structural.of(moved) is None

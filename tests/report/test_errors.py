@@ -53,9 +53,9 @@ def test_runs_on_both_sides_of_scratch_are_not_told_apart():
 def test_a_run_that_failed_is_not_averaged_away():
     """The gain was that of the other run alone, before."""
     base, names = np.ones(50), ("id_test", "ood_test")
-    good = run("ft", {name: 0.9 * base for name in names})
+    good = run("ft", dict.fromkeys(names, 0.9 * base))
     failed = run("ft", {"id_test": base * np.nan, "ood_test": 0.9 * base})
-    found = gains([run("scratch", {name: base for name in names}), good, failed])
+    found = gains([run("scratch", dict.fromkeys(names, base)), good, failed])
     assert [(one.test, len(one.each)) for one in found] == [("ood_test", 2)]
 
 

@@ -262,6 +262,18 @@ def test_a_checkpoint_chosen_on_the_test_set(runs, tmp_path):
     assert "the checkpoint of a was chosen on id_test itself" in page
 
 
+def test_an_evaluation_of_other_data(runs, tmp_path, capsys):
+    """The folder that --split names was passed over, and the old numbers shown."""
+    (tmp_path / "sets").mkdir()
+    for name, source in (("id_test", "valid"), ("ood_test", "ood_test")):
+        (tmp_path / "sets" / name).symlink_to(DATA / source)
+    arguments = [str(runs / "mft"), "-o", str(tmp_path / "report.html"), "-q", "--split"]
+    assert main(["report", *arguments, str(tmp_path / "sets")]) == 1
+    message = capsys.readouterr().err
+    assert f"was not made with {tmp_path}/sets/ood_test, which --split names" in message
+    assert main(["report", *arguments, str(runs / "sets")]) == 0
+
+
 @pytest.mark.parametrize("rows", [3, None])
 def test_a_seed_that_has_diverged(runs, tmp_path, rows):
     """All of its predictions are NaN, or some: a traceback, or errors of the other seed alone."""

@@ -16,12 +16,14 @@ from deepmd_mft.uncertainty.estimate import (
     Looked,
     laplace,
     nearest,
+    positive,
     usable_stds,
     variance_prior,
 )
 from deepmd_mft.uncertainty.intervals import INTERVALS, conformal_quantile, z_scale
 from deepmd_mft.uncertainty.tables import score_table, sparsification_table, telling_table
 from tests.helpers.dp import DATA
+from tests.helpers.systems import write_system
 
 
 def looked(n, seed, models=2, width=4, shift=0.0):
@@ -175,6 +177,29 @@ def test_calibration_set_is_neither_training_nor_test():
         check_apart(valid, StructureSet("ood", [DATA / "ood_test"]))
     with pytest.raises(UserError, match="are in the training set"):
         check_apart(StructureSet("train", [DATA / "valid"]), StructureSet("v", [DATA / "valid"]))
+
+
+@pytest.mark.parametrize("place", ["ood_test2", "id-test", "split"])
+def test_every_name_of_a_test_set_is_known(tmp_path, place):
+    """Of these only id_test and the like were known, and a whole split was taken as it was."""
+    names = [place] if place != "split" else ["split/val", "split/id_test"]
+    for number, name in enumerate(names):
+        write_system(tmp_path / name, symbols="C O O", seed=number)
+    train = StructureSet("train", [write_system(tmp_path / "train", symbols="C H H")])
+    with pytest.raises(UserError, match="is a test set by its name"):
+        check_apart(train, StructureSet("valid", [tmp_path / place]))
+    latest = write_system(tmp_path / "latest", symbols="C O O")
+    check_apart(train, StructureSet("valid", [latest]))
+
+
+def test_a_std_is_not_measured_by_that_of_another_property():
+    """A millionth of the largest of all columns was the least, whatever their units."""
+    std = np.array([[1e5, 1e-3], [2e5, 2e-3], [0.0, 0.0]])
+    least = [[0.2, 2e-9]]
+    np.testing.assert_allclose(positive(std), [*std[:2].tolist(), *least])
+    predictions = np.random.default_rng(5).normal(size=(3, 40, 2))
+    both, alone = variance_prior(predictions * [1e8, 1]), variance_prior(predictions[..., 1:])
+    np.testing.assert_allclose(both[:, 1:], alone)
 
 
 def test_tables_of_scores(made):

@@ -8,8 +8,10 @@ import pytest
 from ase import Atoms
 from ase.io import write
 
+from deepmd_mft.checkpoints.model_file import ModelFile
 from deepmd_mft.cli.main import main
 from deepmd_mft.structures.structure_set import StructureSet
+from deepmd_mft.uncertainty.models import Ensemble
 from tests.helpers.dp import DATA
 
 
@@ -55,6 +57,18 @@ def test_frozen_model_has_the_intervals_of_its_checkpoint(mft_run, calibrated, m
     ]
     pd.testing.assert_frame_equal(*found, rtol=1e-5)
     assert (found[0]["gap_low"] < found[0]["gap"]).all()
+
+
+def test_types_without_names_are_those_of_the_model(mft_run, tmp_path):
+    """dp-mft evaluate takes such a set, as dp does; calibrations refused it."""
+    shutil.copytree(DATA / "valid", tmp_path / "valid")
+    (tmp_path / "valid" / "type_map.raw").unlink()
+    ensemble = Ensemble([ModelFile.parse(str(mft_run / "model.ckpt-6.pt"))])
+    bare, named = (
+        ensemble.look(StructureSet("valid", [path / "valid"], most=5)) for path in (tmp_path, DATA)
+    )
+    np.testing.assert_array_equal(bare.predictions, named.predictions)
+    assert (bare.fingerprints != named.fingerprints).nnz == 0
 
 
 def test_order_of_atoms_does_not_matter(mft_run, calibrated, molecules, tmp_path):
