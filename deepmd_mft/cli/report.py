@@ -28,7 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=[],
         metavar="DIR",
-        help="split folders, or folds of one; needed for runs that have no evaluation/ yet",
+        help="split folders, or folds of one; for runs that have no evaluation/ yet, and one that "
+        "there is must be of these data",
     )
     parser.add_argument("--sets", nargs="+", metavar="NAME", help="test sets; id*, ood* and test*")
     parser.add_argument(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from deepmd_mft.checkpoints.run import TrainingRun
 from deepmd_mft.errors import UserError
+from deepmd_mft.structures.places import find_set_folders
 from deepmd_mft.structures.structure_set import StructureSet, find_sets
 
 if TYPE_CHECKING:
@@ -78,13 +79,20 @@ def parts_of(fold: Path) -> dict[str, list[Path]]:
 
 
 def test_sets(folders: list[Path], chosen: list[str] | None) -> list[StructureSet]:
-    """Return the chosen sets; by default the test sets, else all, of folders that are no folds."""
-    names = [one for folder in folders for one in _set_names(folder) if one.startswith(TESTS)]
-    return find_sets(folders, chosen or names or None)
+    """Return the chosen sets; by default of each folder, no folds, the test sets, else all."""
+    if chosen:
+        return find_sets(folders, chosen)
+    names: list[str] = []
+    for folder in folders:
+        tests = [one for one in _set_names(folder) if one.startswith(TESTS)]
+        names += tests or find_set_folders([folder])
+    return find_sets(folders, names)
 
 
 def fold_of_run(run: Path, folds: dict[str, Path]) -> str | None:
     """Return the fold whose structures a run was trained on; None if nothing says so.
+
+    Training data that are not where they were are of the fold that their path names.
 
     Parameters
     ----------
@@ -105,6 +113,8 @@ def fold_of_run(run: Path, folds: dict[str, Path]) -> str | None:
         for place in places
         if fold.resolve() in (place, *place.parents)
     }
+    gone = [place for place in places if not place.exists()]
+    found = found or {name for name in folds for place in gone if name in place.parts}
     return found.pop() if len(found) == 1 else None
 
 

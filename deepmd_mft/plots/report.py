@@ -315,7 +315,7 @@ def _curves(runs: list[Run], *, forces: bool) -> pd.DataFrame | None:
             columns = {"rmse_f": others[0]} if others else {}
         else:
             columns = {n: f"{n}_val{own}" for n in CURVES if f"{n}_val{own}" in run.curve}
-        if columns:
+        if columns and np.isfinite(run.share):
             shown.append((run, columns))
     common = [name for name in ("rmse_f", *CURVES) if all(name in found for _, found in shown)]
     if not shown or not common:

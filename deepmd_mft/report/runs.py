@@ -80,7 +80,7 @@ class Run:
     curve : pd.DataFrame
         ``lcurve.out``.
     share : float
-        ``model_prob`` of the property branch.
+        Of the steps, by ``model_prob``: that of the property branch; NaN if that is left out.
     config : dict
         What was trained.
     model, record : dict
@@ -215,9 +215,13 @@ def _load(
     elif structures is not None:
         _check_data(place, model, structures)
     table, chosen, record = _of_model(place, model, name, sets)
-    prob = run.config["training"].get("model_prob") or {}
     training, notes = _training(run, branch, name)
     notes += [*_note_of_groups(record), *_notes_of_nan(table, folder)]
+    if np.isnan(share_of_steps(run, branch)):
+        notes.append(
+            f"the input of {folder.name} has no model_prob: how many steps its property branch had "
+            "is not known, its learning curve is left out"
+        )
     return Run(
         folder,
         strategy,
@@ -230,7 +234,7 @@ def _load(
         training,
         table,
         run.learning_curve(),
-        prob.get(branch.name, 1.0) / (sum(prob.values()) or 1.0) if prob else 1.0,
+        share_of_steps(run, branch),
         run.config,
         chosen,
         record,
@@ -346,6 +350,15 @@ def _training(run: TrainingRun, branch: Branch, name: str) -> tuple[Training, li
         "baseline and the structural distance are left out"
     )
     return Training(int(known["labels"]), known["mean"], known["std"], []), [note]
+
+
+def share_of_steps(run: TrainingRun, branch: Branch) -> float:
+    """Return which share of the steps a branch had; NaN if the input leaves ``model_prob`` out."""
+    shares = run.config["training"].get("model_prob") or {}
+    if len(run.branches) == 1:
+        return 1.0
+    found = {one.name: float(shares.get(one.name, np.nan)) for one in run.branches}
+    return found[branch.name] / sum(found.values())
 
 
 def _note_of_groups(record: dict[str, Any]) -> list[str]:
