@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from deepmd_mft.checkpoints.branch import head_type, intensive_properties
 from deepmd_mft.checkpoints.model_file import ModelFile
 from deepmd_mft.checkpoints.run import TrainingRun, best_model
+from deepmd_mft.checkpoints.selection import BEST, TABLE
 from deepmd_mft.checkpoints.start import read_starts, summary_of_labels
 from deepmd_mft.errors import UserError
 from deepmd_mft.evaluation.folds import find_folds, match_folds, sets_of_fold, test_sets
@@ -24,8 +26,6 @@ from deepmd_mft.structures.structure_set import StructureSet
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    import pandas as pd
 
     from deepmd_mft.inputs.branches import Branch
 
@@ -217,6 +217,7 @@ def _load(
     table, chosen, record = _of_model(place, model, name, sets)
     training, notes = _training(run, branch, name)
     notes += [*_note_of_groups(record), *_notes_of_nan(table, folder)]
+    notes += note_of_later_checkpoints(run) if model.name == BEST else []
     if np.isnan(share_of_steps(run, branch)):
         notes.append(
             f"the input of {folder.name} has no model_prob: how many steps its property branch had "
@@ -350,6 +351,20 @@ def _training(run: TrainingRun, branch: Branch, name: str) -> tuple[Training, li
         "baseline and the structural distance are left out"
     )
     return Training(int(known["labels"]), known["mean"], known["std"], []), [note]
+
+
+def note_of_later_checkpoints(run: TrainingRun) -> list[str]:
+    """Say that the training went on after its checkpoint was chosen."""
+    try:
+        chosen = int(pd.read_csv(run.folder / TABLE)["step"].max())
+        last = run.checkpoints()[-1].step
+    except (OSError, ValueError, KeyError, UserError):
+        return []  # chosen by hand, or no other checkpoint is kept
+    if last <= chosen:
+        return []
+    name = run.folder.name
+    note = f"the checkpoint of {name} was chosen among those up to step {chosen}, but there is one "
+    return [f"{note}of step {last}: run `dp-mft select {run.folder}` again"]
 
 
 def share_of_steps(run: TrainingRun, branch: Branch) -> float:

@@ -4,7 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from deepmd_mft.report.runs import share_of_steps
+from deepmd_mft.checkpoints.run import TrainingRun
+from deepmd_mft.report.runs import note_of_later_checkpoints, share_of_steps
 
 
 @pytest.mark.parametrize(
@@ -21,3 +22,17 @@ def test_share_of_the_steps(prob, names, share):
     branches = [SimpleNamespace(name=name) for name in names]
     run = SimpleNamespace(config={"training": {"model_prob": prob}}, branches=branches)
     assert share_of_steps(run, branches[0]) == pytest.approx(share, nan_ok=True)
+
+
+def test_a_training_that_went_on_after_its_checkpoint_was_chosen(tmp_path):
+    """Its report said "chosen on validation data", of half of the training."""
+    (tmp_path / "out.json").write_text('{"model": {}, "training": {}}')
+    for step in (3, 6):
+        (tmp_path / f"model.ckpt-{step}.pt").touch()
+    run = TrainingRun(tmp_path)
+    assert not note_of_later_checkpoints(run)  # nothing was selected
+    (tmp_path / "selection.csv").write_text("file,step\nmodel.ckpt-3.pt,3\n")
+    (note,) = note_of_later_checkpoints(run)
+    assert "among those up to step 3, but there is one of step 6" in note
+    (tmp_path / "selection.csv").write_text("file,step\nmodel.ckpt-3.pt,3\nmodel.ckpt-6.pt,6\n")
+    assert not note_of_later_checkpoints(run)
