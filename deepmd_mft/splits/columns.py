@@ -91,5 +91,17 @@ class Columns:
         return self._data.natoms
 
     def source_rows(self) -> np.ndarray:
-        """Return the row of the source that each row was, shape ``nrows``."""
-        return self._data.rows.source_rows
+        """Return the row of the source that each row was, shape ``nrows``.
+
+        Raises
+        ------
+        UserError
+            If nothing says it: systems without a table may hold the rows in any order.
+        """
+        rows = self._data.rows
+        if rows.counted and len(set(rows.systems)) > 1:
+            raise UserError(
+                f"{self._data.path} has several systems and no rows.csv: which row of the source "
+                "each structure was is not known; convert the source with dp-mft convert"
+            )
+        return rows.source_rows

@@ -18,6 +18,7 @@ from deepmd_mft.splits import boom, chemistry, omee, random_folds
 from deepmd_mft.structures.duplicates import group_numbers
 from deepmd_mft.structures.structure_set import StructureSet
 from tests.helpers.frames import crystal, molecule, source
+from tests.helpers.systems import write_system
 
 RNG = np.random.default_rng(1)
 APART = np.arange(200)
@@ -262,6 +263,18 @@ def test_folds_of_a_fold_file(tmp_path, capsys):
     val.write_text(json.dumps({"7": [0]}))
     assert main([*arguments, "--overwrite"]) == 1
     assert "fold '9' of the test file is not in the validation file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("method", ["from-file", "matbench"])
+def test_published_rows_of_systems_without_a_table(tmp_path, capsys, method):
+    """They were counted system by system, which is no order that anybody published."""
+    for name in ("10", "9"):
+        write_system(tmp_path / "set" / name, symbols="C H", gap=np.ones((3, 1)), seed=len(name))
+    file = tmp_path / "folds.json"
+    file.write_text(json.dumps({"a": [0], "b": [4]}))
+    options = {"from-file": ["--test-file", str(file)], "matbench": ["--target", "gap"]}[method]
+    assert main(["split", method, str(tmp_path / "set"), str(tmp_path / "out"), *options]) == 1
+    assert "has several systems and no rows.csv" in capsys.readouterr().err
 
 
 def test_fold_file_of_another_data_set(tmp_path, capsys):
