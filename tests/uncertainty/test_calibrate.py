@@ -202,6 +202,15 @@ def test_a_std_is_not_measured_by_that_of_another_property():
     np.testing.assert_allclose(both[:, 1:], alone)
 
 
+def test_one_validation_structure_is_too_few():
+    """Of an ensemble it ended in a traceback."""
+    train, _ = looked(60, 1)
+    valid, label = looked(1, 2)
+    record = {"coverage": 0.9, "num_classes": None, "seed": 0, "columns": ["gap"]}
+    with pytest.raises(UserError, match=r"^1 validation structures are too few"):
+        calibrate(train, [f"t{i}" for i in range(60)], valid, label, record)
+
+
 def test_tables_of_scores(made):
     inside, label = looked(50, 8)
     outside, _ = looked(50, 9, shift=5.0)
