@@ -43,6 +43,7 @@ def run(args: argparse.Namespace) -> int:
     """Calibrate, write, print."""
     _check_coverage(args.coverage)
     from deepmd_mft.checkpoints.model_file import ModelFile  # noqa: PLC0415
+    from deepmd_mft.evaluation.labels import check_units  # noqa: PLC0415
     from deepmd_mft.files.checksums import file_checksum  # noqa: PLC0415
     from deepmd_mft.files.staging import staged_file  # noqa: PLC0415
     from deepmd_mft.files.versions import package_versions  # noqa: PLC0415
@@ -67,6 +68,7 @@ def run(args: argparse.Namespace) -> int:
                 f"{args.models[0]} predicts classes ({ensemble.columns[0]}), which have "
                 "probabilities and no intervals; leave out --coverage"
             )
+        check_units([train, valid], [output.name for output in ensemble.outputs])
         label = _labels(ensemble, valid)
         names = Pooling(train).structures.ids
         models = [

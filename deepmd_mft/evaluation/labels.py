@@ -8,12 +8,50 @@ from deepmd_mft.errors import UserError
 from deepmd_mft.structures.class_labels import not_classes
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
     import numpy as np
 
     from deepmd_mft.inference.predictor import Output
     from deepmd_mft.structures.structure_set import StructureSet
 
-__all__ = ["labels_of"]
+__all__ = ["check_units", "labels_of", "one_unit"]
+
+
+def check_units(sets: Sequence[StructureSet], names: Iterable[str]) -> None:
+    """Refuse sets that have a label in different units, as far as they say it.
+
+    Raises
+    ------
+    UserError
+        With the sets and their units.
+    """
+    for name in names:
+        one_unit(name, ((one.units.get(name), one.name) for one in sets))
+
+
+def one_unit(name: str, said: Iterable[tuple[str | None, str]]) -> None:
+    """Refuse units of a label that differ.
+
+    Parameters
+    ----------
+    name : str
+        Of the label.
+    said : iterable of (unit, place)
+        What is said, and of what; None where nothing is.
+
+    Raises
+    ------
+    UserError
+        If they do.
+    """
+    known: dict[str, str] = {}
+    for unit, place in said:
+        if unit:
+            known.setdefault(unit, place)
+    if len(known) > 1:
+        listed = ", but in ".join(f"{unit} in {place}" for unit, place in known.items())
+        raise UserError(f"{name} is in {listed}; a model predicts one unit, convert the data to it")
 
 
 def labels_of(structures: StructureSet, output: Output) -> np.ndarray | None:

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from deepmd_mft.errors import UserError
 from deepmd_mft.evaluation.aggregate import over_folds, over_seeds
 from deepmd_mft.evaluation.force_field import force_field_tables
-from deepmd_mft.evaluation.labels import labels_of
+from deepmd_mft.evaluation.labels import check_units, labels_of
 from deepmd_mft.evaluation.metrics import groups, intervals, measure
 from deepmd_mft.files.checksums import file_checksum
 from deepmd_mft.files.records import write_record
@@ -121,7 +121,7 @@ def evaluate(
     Raises
     ------
     UserError
-        If a model cannot be loaded.
+        If a model cannot be loaded, or its sets have labels in different units.
     """
     parts = _Parts()
     record = _record([one for part in sets for one in part])
@@ -129,6 +129,7 @@ def evaluate(
     with tqdm(total=total, unit=" structures", disable=not progress, mininterval=0.5) as bar:
         for file, part in zip(models, sets, strict=True):
             predictor = Predictor.load(file.path, file.branch)
+            check_units(part, [output.name for output in predictor.outputs])
             record["models"].append(
                 {
                     "name": file.name,

@@ -15,6 +15,7 @@ from deepmd_mft.checkpoints.selection import BEST, TABLE
 from deepmd_mft.checkpoints.start import read_starts, summary_of_labels
 from deepmd_mft.errors import UserError
 from deepmd_mft.evaluation.folds import find_folds, match_folds, sets_of_fold, test_sets
+from deepmd_mft.evaluation.labels import one_unit
 from deepmd_mft.evaluation.metrics import class_probabilities
 from deepmd_mft.evaluation.tables import evaluate, read_evaluation
 from deepmd_mft.files.checksums import file_checksum
@@ -25,6 +26,7 @@ from deepmd_mft.structures.pooling import Pooling
 from deepmd_mft.structures.structure_set import StructureSet
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from deepmd_mft.inputs.branches import Branch
@@ -45,6 +47,8 @@ class Training:
         The systems, empty if they are not where they were.
     counted : int or None
         The run's own number, where ``labels`` is one for several folds.
+    unit : str or None
+        Of the labels, as far as the data say it.
     """
 
     labels: int | None
@@ -52,6 +56,7 @@ class Training:
     std: float
     systems: list[Path]
     counted: int | None = None
+    unit: str | None = None
 
 
 @dataclass
@@ -334,11 +339,12 @@ def _training(run: TrainingRun, branch: Branch, name: str) -> tuple[Training, li
         systems = run.systems(branch, "training_data")
         train = Pooling(StructureSet("train", systems)).structures if systems else None
         values = None if train is None else train.labels(name, 1)
+        unit = None if train is None else train.units.get(name)
     except (UserError, FileNotFoundError):
-        systems, values = [], None
+        systems, values, unit = [], None, None
     if values is not None and np.isfinite(values).any():
         found = summary_of_labels(values[np.isfinite(values).all(axis=1), 0])
-        return Training(int(found["labels"]), found["mean"], found["std"], systems), []
+        return Training(int(found["labels"]), found["mean"], found["std"], systems, None, unit), []
     starts = [one.get("training_labels", {}) for one in read_starts(run.folder)]
     recorded = [start.get(branch.name, {}) for start in starts]
     known = next((one[name] for one in reversed(recorded) if name in one), None)
@@ -393,12 +399,21 @@ def _note_of_groups(record: dict[str, Any]) -> list[str]:
     return [text]
 
 
+def _units(runs: list[Run]) -> Iterator[tuple[str | None, str]]:
+    """Yield what is said of the unit of the labels, and of which data."""
+    for run in runs:
+        yield run.training.unit, f"the training data of {run.folder.name}"
+        for name, one in run.record["sets"].items():
+            yield one["unit"].get(run.property_name), name
+
+
 def check_comparable(runs: list[Run]) -> None:
-    """Raise if the runs do not belong on one page: another property, or other test sets."""
+    """Raise if the runs do not belong on one page: another property, unit, or other test sets."""
     names = {run.property_name: run.folder for run in runs}
     if len(names) > 1:
         listed = ", ".join(f"{name} ({folder})" for name, folder in names.items())
         raise UserError(f"the runs learn different properties: {listed}; make a report of each")
+    one_unit(runs[0].property_name, _units(runs))
     kinds = {run.classes: run.folder for run in runs}
     if len(kinds) > 1:
         raise UserError(f"{kinds[True]} learns classes, {kinds[False]} numbers; report each")

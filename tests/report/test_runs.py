@@ -1,11 +1,13 @@
 """What a report knows of a run."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from deepmd_mft.checkpoints.run import TrainingRun
-from deepmd_mft.report.runs import note_of_later_checkpoints, share_of_steps
+from deepmd_mft.errors import UserError
+from deepmd_mft.report.runs import check_comparable, note_of_later_checkpoints, share_of_steps
 
 
 @pytest.mark.parametrize(
@@ -22,6 +24,16 @@ def test_share_of_the_steps(prob, names, share):
     branches = [SimpleNamespace(name=name) for name in names]
     run = SimpleNamespace(config={"training": {"model_prob": prob}}, branches=branches)
     assert share_of_steps(run, branches[0]) == pytest.approx(share, nan_ok=True)
+
+
+def test_a_test_set_in_another_unit_than_the_training_data():
+    sets = {"id_test": {"unit": {"gap": "Hartree"}, "folders": [{"sha256": "1"}]}}
+    common = {"property_name": "gap", "classes": False, "record": {"sets": sets}, "sets": [*sets]}
+    run = SimpleNamespace(**common, folder=Path("a"), training=SimpleNamespace(unit="eV"))
+    with pytest.raises(UserError, match="is in eV in the training data of a, but in Hartree in id"):
+        check_comparable([run])
+    run.training.unit = None  # the data do not say it
+    check_comparable([run])
 
 
 def test_a_training_that_went_on_after_its_checkpoint_was_chosen(tmp_path):
