@@ -20,6 +20,8 @@ log = logging.getLogger(f"deepmd.{__name__}")  # below deepmd's logger, to share
 
 #: Releases of deepmd-kit whose DPA-3 was compared with this one.
 TESTED = ("3.2.0",)
+#: Of a descriptor; numpy, which evaluates tanh here, has no bfloat16.
+PRECISIONS = ("default", "float64", "float32", "float16")
 
 
 def why_not(descriptor: Any) -> str:
@@ -44,6 +46,8 @@ def why_not(descriptor: Any) -> str:
     for name, covered in needed.items():
         if getattr(block, name) != covered:
             return f"{name}: {getattr(block, name)} is not covered (only {covered} is)"
+    if block.precision not in PRECISIONS:
+        return f"precision {block.precision} is not covered (only {', '.join(PRECISIONS)} are)"
     if not is_covered(block.activation_function):
         return f"activation_function {block.activation_function} is not covered"
     return ""

@@ -19,7 +19,7 @@ from tests.backbones.factory import (
     assert_same_single_backward,
     assert_same_training,
 )
-from tests.helpers.models import NETS, build_head, build_property
+from tests.helpers.models import NETS, build_head, build_property, frame
 
 #: The published update options, on a small network.
 PUBLISHED = {
@@ -193,6 +193,16 @@ def test_an_activation_function_that_is_not_covered(caplog):
     with caplog.at_level(logging.WARNING):
         switch.speed_up_models([model])
     assert "activation_function relu" in caplog.text
+
+
+def test_a_precision_that_numpy_does_not_have(caplog):
+    model = build_head(NETS["spatial_extent"], descriptor(precision="bfloat16"))
+    coord, atype, _ = frame()
+    expected = model(coord, atype)["r2"]
+    with caplog.at_level(logging.WARNING):
+        switch.speed_up_models([model])
+    assert "precision bfloat16 is not covered" in caplog.text
+    torch.testing.assert_close(model(coord, atype)["r2"], expected)
 
 
 def test_the_switch(monkeypatch, caplog):
