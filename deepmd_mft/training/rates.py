@@ -98,7 +98,9 @@ class MFTRate(BaseLR):
             num_steps=end,
             **kwargs,
         )
-        super().__init__(start_lr, num_steps, **kwargs)
+        # a warmup_ratio is one of the schedule's steps
+        warmup = {"warmup_steps": self.inner.warmup_steps, "warmup_ratio": None}
+        super().__init__(start_lr, num_steps, **{**kwargs, **warmup})
         self.backbone_factor = backbone_factor
         self.layer_decay = layer_decay
         self.frozen = list(frozen or [])

@@ -115,6 +115,17 @@ def test_rates_after_a_plateau():
     assert rate.value(80) == pytest.approx(0.025)
 
 
+def test_a_warm_up_is_part_of_the_schedule_before_plateaus():
+    """Also one that is given as a share of the steps: the schedule ends where plateaus begin."""
+    rates = [
+        MFTRate(1.0, 100, stop_lr=0.1, schedule={"type": "cosine"}, plateau={"start": 40}, **warmup)
+        for warmup in ({"warmup_ratio": 0.25}, {"warmup_steps": 10})
+    ]
+    for step in (5, 10, 20, 40, 99):
+        assert rates[0].value(step) == rates[1].value(step)
+    assert rates[0].value(40) == pytest.approx(0.1)
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A training of twelve steps, and its restart from the sixth."""
