@@ -70,7 +70,8 @@ def check_command(args: argparse.Namespace) -> None:
         config = _with_pretrained_model(config, given, getattr(args, "model_branch", ""))
     if not uses_this_package(config):
         return
-    config = _with_model_branch(config, getattr(args, "model_branch", "") or "")
+    if "finetune" in given:
+        config = _with_model_branch(config, getattr(args, "model_branch", "") or "")
     read_frames_without_threads()
     sort_elements_by_table()
     _speed_up()
@@ -171,8 +172,13 @@ def _with_pretrained_model(
 
 def _with_model_branch(config: dict[str, Any], branch: str) -> dict[str, Any]:
     """Return the input with ``--model-branch``, which goes before its ``finetune_head``."""
-    if not branch or "model_dict" in config["model"]:
+    if not branch:
         return config
+    if "model_dict" in config["model"]:
+        raise UserError(
+            "--model-branch is for an input of one model; this one has a model_dict: write "
+            "finetune_head into its branches"
+        )
     return {**config, "model": {**config["model"], "finetune_head": branch}}
 
 

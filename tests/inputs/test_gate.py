@@ -351,6 +351,8 @@ def test_an_energys_head_is_no_propertys(tmp_path, pretrained):
     options = {"finetune": str(pretrained), "model_branch": "GFN2"}
     with pytest.raises(UserError, match="the model would inherit head 'GFN2'"):
         run_gate(single_input(), tmp_path, **options)
+    with pytest.raises(UserError, match="--model-branch is for an input of one model"):
+        run_gate(mft_input(), tmp_path, **options)
 
 
 @pytest.mark.parametrize("option", ["restart", "init_model"])
