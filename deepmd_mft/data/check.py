@@ -119,8 +119,9 @@ def _reasons(frames: Frames, *, allow_nan: bool, rcut: float) -> dict[int, str]:
 
     blame(~_finite(frames.coords), "coordinates are not finite")
     for name, value in frames.labels.items():
-        if not (allow_nan and name not in _NEVER_MISSING):
-            blame(~_finite(value), f"{name} is NaN or infinite")
+        known = np.nan_to_num(value, posinf=np.inf, neginf=-np.inf)
+        may_miss = allow_nan and name not in _NEVER_MISSING
+        blame(~_finite(known if may_miss else value), f"{name} is NaN or infinite")
     if frames.cells is not None:
         blame(~_finite(frames.cells), "the cell is not finite")
         if not all(frames.pbc):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import ase
 import ase.io
 import numpy as np
@@ -12,7 +14,13 @@ from deepmd_mft.data.readers import PropertySpec, ReadOptions, open_source
 from deepmd_mft.errors import UserError
 from deepmd_mft.structures.structure_set import StructureSet
 from tests.helpers.conversion import CIF, FULL
-from tests.helpers.layouts import ase_row, matbench_structure, write_aselmdb, write_matbench
+from tests.helpers.layouts import (
+    ase_row,
+    matbench_structure,
+    write_aselmdb,
+    write_matbench,
+    write_qm9_tar,
+)
 
 WATER = ase.Atoms("OH2", [[0, 0, 0], [0.76, 0.59, 0], [-0.76, 0.59, 0]])
 ATOMS = "    0.0000    0.0000    {}.1000 N   0  0\n    0.0000    0.0000    {}.1000 H   0  0\n"
@@ -131,7 +139,7 @@ def test_a_list_of_molecules_to_leave_out_that_is_none(tmp_path):
     (tmp_path / "qm9_part1.csv").write_text("Index,SMILES,Elements,XYZ_Ang,HOMO_LUMO_gap_au\n")
     (tmp_path / "list.txt").write_text("gdb_21\ngdb_22\n")
     with pytest.raises(UserError, match="no line begins with the number of a molecule"):
-        read(tmp_path, "qm9", properties=GAP, exclude=tmp_path / "list.txt")
+        read(tmp_path, "qm9", exclude=tmp_path / "list.txt")
 
 
 def test_names_in_ase_lmdb_are_unique(tmp_path):
@@ -147,3 +155,76 @@ def test_partly_occupied_sites_are_not_predicted(tmp_path):
         StructureSet("a", [path])
     path.write_text(CIF.format(name="a", sites=FULL.format(0.9999)))
     assert len(StructureSet("a", [path])) == 1
+
+
+@pytest.mark.parametrize(("key", "unit"), [("gap", "eV"), ("energy", "eV")])
+def test_a_unit_that_is_not_the_sources(tmp_path, key, unit):
+    path = write_qm9_tar(tmp_path / "dsgdb9nsd.xyz.tar.bz2", (1,))
+    name = {"energy": "u0"}.get(key, key)
+    with pytest.raises(UserError, match=f"{name} is in Hartree in this source and stays so"):
+        read(path, properties=[PropertySpec(key, name, unit)])
+    for same in ("", "hartree"):
+        (one,) = read(path, properties=[PropertySpec("gap", "gap", same)])
+        assert one.labels["gap"].tolist() == [[0.5048]]
+    write_matbench(tmp_path / "a.json", [[matbench_structure(4.0), 1.0]], ("structure", "gap pbe"))
+    with pytest.raises(UserError, match="gap pbe is in eV in this source"):
+        read(tmp_path / "a.json", properties=[PropertySpec("gap", "gap pbe", "meV")])
+
+
+def test_numbers_of_a_structure_that_are_not_taken_are_named(tmp_path):
+    path = tmp_path / "a.extxyz"
+    head = 'Energy=-1.5 gap=2.5 n=3 virial="1 2 3 4 5 6 7 8 9" Properties=species:S:1:pos:R:3'
+    path.write_text(f"1\n{head}:force:R:3\nH 0 0 0 1 2 3\n" * 2)
+    source = open_source(path, options=ReadOptions(properties=GAP))
+    assert len(list(source.frames)) == 2
+    assert source.notes[-1] == "not taken: Energy (info), virial (info), force (arrays)"
+    source = open_source(path, options=ReadOptions(energy_key="Energy", force_key="force"))
+    assert next(source.frames).labels["force"].tolist() == [[[1.0, 2.0, 3.0]]]
+    assert source.notes[-1] == "not taken: gap (info), virial (info)"
+
+
+def test_nothing_in_a_column_of_a_parquet_file_is_no_group(tmp_path):
+    pa = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    nothing = float("nan")
+    content = {"smiles": ["C", "CC", "CCC"], "gap": [1.0, 2.0, 3.0], "m": [1.0, nothing, nothing]}
+    parquet.write_table(pa.table(content), tmp_path / "a.parquet")
+    found = read(tmp_path / "a.parquet", properties=GAP, group_key="m")
+    assert [one.group for one in found] == ["1.0", "", ""]
+
+
+def test_infinite_targets_are_never_kept(tmp_path, capsys):
+    path = tmp_path / "a.csv"
+    path.write_text("smiles,gap\nC,1\nCC,\nCCC,inf\n")
+    words = [str(path), str(tmp_path / "out"), "--property", "gap=gap:eV", "--keep-nan"]
+    assert main(["convert", *words, "--jobs", "1"]) == 0
+    assert "1: gap is NaN or infinite (a.csv:3)" in capsys.readouterr().out
+    assert len(StructureSet("a", [tmp_path / "out"])) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "kinds"),
+    [
+        ("forces", ("out", "out.lmdb")),
+        ("energies", ("out", "out.lmdb")),
+        ("real_atom_types", ("out", "out.lmdb")),
+        ("find_gap", ("out", "out.lmdb")),
+        ("atomic_volume", ("out.lmdb",)),
+    ],
+)
+def test_names_that_mean_something_else_in_the_files(tmp_path, capsys, name, kinds):
+    path = tmp_path / "a.csv"
+    path.write_text("smiles,x\nC,1\n")
+    for kind in ("out", "out.lmdb"):
+        words = [str(path), str(tmp_path / kind), "--property", f"{name}=x:1", "--jobs", "1"]
+        assert main(["convert", *words]) == (kind in kinds)
+        assert (f"cannot be called {name!r}" in capsys.readouterr().err) == (kind in kinds)
+
+
+def test_a_name_that_is_not_utf8(tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    ase.io.write(tmp_path / "a.xyz", WATER)
+    (tmp_path / "a.xyz").rename(tmp_path / "in" / os.fsdecode(b"w\xe4rme.xyz"))
+    assert main(["convert", str(tmp_path / "in"), str(tmp_path / "out")]) == 1
+    assert "rme.xyz:0' (or its group '') has a name that is not UTF-8" in capsys.readouterr().err

@@ -88,6 +88,21 @@ class PropertySpec:
             raise UserError(f"--property {text}: a {name} is no property; see --force-key")
         return cls(name, key.strip() or name, unit.strip())
 
+    def of_known_unit(self, key: str, unit: str) -> PropertySpec:
+        """Return a property of a source that knows the unit of its ``key``.
+
+        Raises
+        ------
+        UserError
+            If another unit was given: numbers of a property are not converted.
+        """
+        if self.unit and unit and self.unit.casefold() != unit.casefold():
+            raise UserError(
+                f"--property {self.name}={self.key}:{self.unit}: {key} is in {unit} in this source "
+                "and stays so; leave the unit out"
+            )
+        return PropertySpec(self.name, key, unit or self.unit)
+
     @property
     def units(self) -> dict[str, str]:
         """The unit by name; an energy's is always eV and needs none."""
@@ -193,7 +208,7 @@ class ReadOptions:
                 raise UserError(
                     f"no property {spec.key!r} in this source; there are {', '.join(known)}"
                 )
-            chosen.append(PropertySpec(spec.name, spec.key, spec.unit or known[spec.key]))
+            chosen.append(spec.of_known_unit(spec.key, known[spec.key]))
         return chosen
 
     def require_units(self) -> None:

@@ -44,6 +44,9 @@ _OCCUPANCY = ("occupancy", "occupancies")
 # What ase looked up as an element when it raises this as a KeyError.
 _LABEL = re.compile(r"[A-Za-z]{1,3}\d*[+-]?\d*'*")
 _LONGEST_LINE = 2**20
+# What is read without being asked for, or is no label of a structure.
+_TAKEN = {"energy", "free_energy", "forces", "stress", "positions", "momenta", "charge"}
+_MOST_LISTED = 12
 
 
 def require_ase() -> None:
@@ -196,6 +199,7 @@ class AtomsReader:
         if options.no_cell:
             self.notes.append("cells dropped (--no-cell)")
         self._places: dict[str, str] = {}  # of names that were read
+        self._left: list[str] = []  # numbers that were not taken
 
     def frames(self, atoms: Atoms, place: str) -> Frames:
         """Convert one structure; ``place`` names it in errors and as its default name."""
@@ -214,6 +218,7 @@ class AtomsReader:
                     f"{_listed(atoms.info)}"
                 )
             group = str(atoms.info[options.group_key])
+        self._note_left(atoms)
         pbc = tuple(bool(along) for along in atoms.pbc)
         return Frames(
             numbers=atoms.numbers.astype(np.int64),
@@ -227,6 +232,25 @@ class AtomsReader:
             occupancy=occupancy(atoms),
             charge=_charge(atoms),
         )
+
+    def _note_left(self, atoms: Atoms) -> None:
+        """Keep a note of what may be labels, and is not taken."""
+        options = self.options
+        keys = {options.energy_key, options.force_key, *(spec.key for spec in options.properties)}
+        taken = keys | _TAKEN
+        found = [("info", name) for name, value in atoms.info.items() if _may_be_label(value)]
+        vectors = (name for name, value in atoms.arrays.items() if np.shape(value)[1:] == (3,))
+        found += [("arrays", name) for name in vectors]
+        found += [("results", name) for name in _results(atoms)]
+        new = [f"{name} ({where})" for where, name in found if name not in taken]
+        new = [one for one in new if one not in self._left]
+        if not new:
+            return
+        if self._left:
+            self.notes.pop()
+        self._left += new
+        more = ", ..." if len(self._left) > _MOST_LISTED else ""
+        self.notes.append(f"not taken: {', '.join(self._left[:_MOST_LISTED])}{more}")
 
     def _name(self, atoms: Atoms, key: str, place: str) -> str:
         """Return the name of a structure, which no other has."""
@@ -259,6 +283,10 @@ class AtomsReader:
             tensor = _numbers(stress, "stress", place).reshape(1, -1)
             labels["virial"] = stress_to_virial(tensor, cells, self.stress_unit)
         return labels
+
+
+def _may_be_label(value: Any) -> bool:
+    return isinstance(value, (float, np.ndarray)) and np.asarray(value).dtype.kind in "if"
 
 
 def _results(atoms: Atoms) -> dict[str, Any]:

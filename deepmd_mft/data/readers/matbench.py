@@ -70,7 +70,7 @@ def read_matbench(path: Path, options: ReadOptions) -> Source:
         asked = options.properties[0]
         if asked.key not in (name, column):
             raise UserError(f"{path}: the target is {column!r}, not {asked.key!r}")
-        spec = PropertySpec(asked.name, column, asked.unit or unit)
+        spec = asked.of_known_unit(column, unit)
     if not spec.unit:
         raise UserError(
             f"{path}: the unit of {column!r} is unknown; give --property {spec.name}={column}:UNIT"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -182,7 +183,8 @@ def _rows(path: Path, specs: list[PropertySpec], keys: _Keys) -> Iterator[Row]:
 
 
 def _text(value: object) -> str:
-    return "" if value is None else str(value).strip()
+    missing = value is None or (isinstance(value, float) and math.isnan(value))
+    return "" if missing else str(value).strip()
 
 
 def labels_of(

@@ -33,6 +33,11 @@ _APART = 50.0
 #: Where virtual atoms may be in a cell: the R3 sequence, which fills it evenly.
 _CANDIDATES = np.arange(1, 257)[:, None] * [0.8191725134, 0.6710436067, 0.5497004779] % 1.0
 _FORCE_FIELD = {"energy", "force", "virial"}
+#: What else deepmd-kit's files may hold under a name, and no property: ``forces`` of an LMDB.
+_FILE_NAMES = {
+    *("energies", "forces", "virials", "coords", "cells", "natoms", "orig", "numb_copy", "atype"),
+    *("real_atom_types", "atom_types", "atom_names", "atom_numbs"),
+}
 
 
 class Writer:
@@ -54,6 +59,8 @@ class Writer:
     """
 
     kind = ""
+    #: Beginnings of names that mean something else in such files.
+    prefixes: tuple[str, ...] = ("find_",)
 
     def __init__(
         self,
@@ -125,7 +132,8 @@ class Writer:
 
     def _check_names(self, frames: Frames) -> None:
         for name in frames.labels:
-            if name in RESERVED_NAMES and name not in _FORCE_FIELD:
+            taken = name in {*RESERVED_NAMES, *_FILE_NAMES} or name.startswith(self.prefixes)
+            if taken and name not in _FORCE_FIELD:
                 raise UserError(
                     f"a property cannot be called {name!r}: deepmd-kit uses that name itself; "
                     f"rename it, for example --property my_{name}={name}"
@@ -140,9 +148,14 @@ class Writer:
         system, first = self._put(frames, types)
         group = frames.group or frames.smiles
         for offset, (name, source_row) in enumerate(zip(frames.ids, source_rows, strict=True)):
-            self._table.writerow(
-                (self.rows, name, frames.smiles, group, source_row, system, first + offset)
-            )
+            place = (source_row, system, first + offset)
+            try:
+                self._table.writerow((self.rows, name, frames.smiles, group, *place))
+            except UnicodeEncodeError:
+                raise UserError(
+                    f"structure {name!a} (or its group {group!a}) has a name that is not UTF-8; "
+                    "rename the file, or mend the name in it"
+                ) from None
             self.rows += 1
 
     def finish(self, record: dict[str, Any]) -> None:

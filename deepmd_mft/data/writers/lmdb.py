@@ -66,6 +66,7 @@ class LmdbWriter(Writer):
     """Writes ``OUT/data.mdb``; ``OUT`` must end in ``.lmdb`` for deepmd-kit to know it."""
 
     kind = "lmdb"
+    prefixes = ("find_", "atomic_")
 
     def _open(self) -> None:
         self._env = open_new(self.folder)
