@@ -5,6 +5,7 @@ Each core has a batch of its own: operators on small tensors share cores badly.
 
 from __future__ import annotations
 
+import json
 import threading
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
@@ -88,6 +89,13 @@ class Network:
         """Numbers of a frame parameter that the head takes."""
         return int(self.model.get_dim_fparam())
 
+    @cached_property
+    def default_fparam(self) -> list[float] | None:
+        """Frame parameters of structures without any, as in training; None if they are needed."""
+        params = json.loads(self.model.get_model_def_script() or "{}")
+        found: list[float] | None = (params.get("fitting_net") or {}).get("default_fparam")
+        return found
+
     @property
     def descriptor(self) -> Any:
         """The descriptor of a model that is not frozen, a ``torch.nn.Module``."""
@@ -101,7 +109,11 @@ class Network:
     def batches(self, structures: StructureSet) -> list[Batch]:
         """Return the structures of a set in batches for this model."""
         atoms = atoms_per_batch(self.device)
-        return structures.batches(self.type_map, dim_fparam=self.dim_fparam, atoms=atoms)
+        number = self.dim_fparam
+        default = self.default_fparam if number else None
+        return structures.batches(
+            self.type_map, dim_fparam=number, default_fparam=default, atoms=atoms
+        )
 
     def inputs(self, batch: Batch) -> tuple[torch.Tensor | None, ...]:
         """Return the coordinates, types, cells and frame parameters of a batch, on the device."""

@@ -238,7 +238,12 @@ class StructureSet:
         return [formula(one.numbers) for one in self.structures]
 
     def batches(
-        self, type_map: list[str], *, dim_fparam: int = 0, atoms: int = ATOMS_PER_BATCH
+        self,
+        type_map: list[str],
+        *,
+        dim_fparam: int = 0,
+        default_fparam: Sequence[float] | None = None,
+        atoms: int = ATOMS_PER_BATCH,
     ) -> list[Batch]:
         """Return all structures in batches of equal size, smallest first.
 
@@ -248,6 +253,8 @@ class StructureSet:
             The model's elements.
         dim_fparam : int
             Frame parameters that the model takes.
+        default_fparam : sequence of float, optional
+            Those that it takes for a structure without any.
         atoms : int
             Atoms in a batch; a larger structure is a batch of its own.
 
@@ -258,7 +265,7 @@ class StructureSet:
             missing.
         """
         structures = self.with_type_map(type_map).structures
-        fparam = self.frame_parameters(dim_fparam)
+        fparam = self.frame_parameters(dim_fparam, default_fparam)
         return make_batches(structures, type_map, self.ids, self.name, fparam=fparam, atoms=atoms)
 
     # --- labels ---------------------------------------------------------------------------------
@@ -360,17 +367,29 @@ class StructureSet:
         }
         return sorted(names)
 
-    def frame_parameters(self, columns: int) -> np.ndarray | None:
+    def frame_parameters(
+        self, columns: int, default: Sequence[float] | None = None
+    ) -> np.ndarray | None:
         """Return ``fparam``, nframes x columns; None for a model that takes none.
+
+        Parameters
+        ----------
+        columns : int
+        default : sequence of float, optional
+            For structures without any.
 
         Raises
         ------
         UserError
-            If the set has none, or not for all structures, or of another width.
+            If there is no default, and the set has none, or not for all structures; or if they are
+            of another width.
         """
         if not columns:
             return None
         values = self.labels("fparam", columns)
+        if default is not None:
+            values = np.full((len(self), columns), np.nan) if values is None else values
+            return np.where(np.isnan(values), np.asarray(default), values)
         bad = [0] if values is None else np.flatnonzero(~np.isfinite(values).all(axis=1))
         if values is None or len(bad):
             raise UserError(

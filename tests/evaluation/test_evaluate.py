@@ -15,9 +15,11 @@ import torch
 from deepmd_mft.bridge.neighbours import NeighbourLists
 from deepmd_mft.cli import main
 from deepmd_mft.evaluation.tables import read_evaluation
+from deepmd_mft.inference.network import Network
 from deepmd_mft.inference.predictor import Predictor
 from deepmd_mft.structures.structure_set import StructureSet
 from tests.helpers.dp import DATA, Dp, single_input
+from tests.helpers.models import build_property
 
 
 def test_equals_dp_test(mft_run, tmp_path, capsys):
@@ -127,6 +129,19 @@ def test_frame_parameters(dp, copied_data, tmp_path, capsys):
         "takes 2 frame parameter(s), but structure valid:0 has none (fparam.npy"
         in capsys.readouterr().err
     )
+
+
+def test_default_frame_parameters():
+    """What deepmd-kit trains a structure without frame parameters with, also once frozen."""
+    model = build_property(numb_fparam=2, default_fparam=[0.3, -1.0])
+    for one in (model, torch.jit.script(model)):
+        network = Network(one)
+        structures = StructureSet("valid", [DATA / "valid"])
+        (batch, *_) = network.batches(structures)
+        coord, atype, box, fparam = network.inputs(batch)
+        assert fparam.tolist() == [[0.3, -1.0]] * len(batch.rows)
+        expected = model(coord, atype, box)["gap"]  # none given
+        torch.testing.assert_close(one(coord, atype, box, fparam)["gap"], expected)
 
 
 def test_lmdb(mft_run, tmp_path):
