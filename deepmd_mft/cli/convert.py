@@ -89,6 +89,8 @@ def run(args: argparse.Namespace) -> int:
     )
     if args.limit is not None and args.limit < 1:
         raise UserError(f"--limit {args.limit}: nothing would be converted; give 1 or more")
+    if not args.rcut > 0:
+        raise UserError(f"--rcut {args.rcut:g}: a cutoff above 0 is needed")
     check_folder(args.out, "convert", overwrite=args.overwrite)
     source = open_source(args.source, args.kind, options)
     summary = convert(

@@ -8,12 +8,14 @@ import ase
 import ase.io
 import numpy as np
 import pytest
+from ase.calculators.singlepoint import SinglePointCalculator
 
 from deepmd_mft.cli import main
 from deepmd_mft.data.readers import PropertySpec, ReadOptions, open_source
+from deepmd_mft.data.units import BOHR, HARTREE
 from deepmd_mft.errors import UserError
 from deepmd_mft.structures.structure_set import StructureSet
-from tests.helpers.conversion import CIF, FULL
+from tests.helpers.conversion import CIF, FULL, salt
 from tests.helpers.layouts import (
     ase_row,
     matbench_structure,
@@ -228,3 +230,24 @@ def test_a_name_that_is_not_utf8(tmp_path, capsys):
     (tmp_path / "a.xyz").rename(tmp_path / "in" / os.fsdecode(b"w\xe4rme.xyz"))
     assert main(["convert", str(tmp_path / "in"), str(tmp_path / "out")]) == 1
     assert "rme.xyz:0' (or its group '') has a name that is not UTF-8" in capsys.readouterr().err
+
+
+def test_units_of_files_that_ase_converts(tmp_path):
+    atoms = salt()
+    forces = [[0.0, 0.0, 1.0], [0.0, 0.0, -1.0]]
+    atoms.calc = SinglePointCalculator(atoms, forces=forces)
+    for name in ("a.xsf", "a.extxyz"):
+        ase.io.write(tmp_path / name, atoms)
+    (one,) = read(tmp_path / "a.xsf")  # Hartree/A in the file
+    np.testing.assert_allclose(one.labels["force"], [forces], atol=1e-9)
+    for option, unit in (("energy_unit", "Ha"), ("force_unit", "Ha/bohr"), ("stress_unit", "GPa")):
+        with pytest.raises(UserError, match="ase converts the numbers of xsf files to eV"):
+            read(tmp_path / "a.xsf", **{option: unit})
+    (one,) = read(tmp_path / "a.extxyz", force_unit="hartree/bohr")
+    np.testing.assert_allclose(one.labels["force"], HARTREE / BOHR * np.array([forces]))
+
+
+def test_a_cutoff_that_is_none(tmp_path, capsys):
+    ase.io.write(tmp_path / "a.xyz", WATER)
+    assert main(["convert", str(tmp_path / "a.xyz"), str(tmp_path / "out"), "--rcut", "-1"]) == 1
+    assert "--rcut -1: a cutoff above 0" in capsys.readouterr().err

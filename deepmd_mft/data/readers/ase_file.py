@@ -47,6 +47,8 @@ _LONGEST_LINE = 2**20
 # What is read without being asked for, or is no label of a structure.
 _TAKEN = {"energy", "free_energy", "forces", "stress", "positions", "momenta", "charge"}
 _MOST_LISTED = 12
+# Formats whose units are whatever was written.
+_OPEN_UNITS = {"extxyz", "db", "json", "traj", "bundletrajectory", "sdf", "mol"}
 
 
 def require_ase() -> None:
@@ -72,8 +74,21 @@ def read_ase(path: Path, options: ReadOptions) -> Source:
             reader.notes.append(f"hidden files and folders in {path} are not read: {names}")
         if not files:
             raise UserError(f"{path} holds no files to read")
+    if options.energy_unit or options.force_unit or options.stress_unit:
+        for file in files:
+            _require_open_units(file)
     frames, grouped = _frames(files, reader), options.group_key is not None
     return Source("ase", files, options.units, frames, notes=reader.notes, grouped=grouped)
+
+
+def _require_open_units(file: Path) -> None:
+    """Raise a UserError if ase has made eV and Angstrom of what a file holds."""
+    kind = _kind(file)
+    if kind not in _OPEN_UNITS:
+        raise UserError(
+            f"{file}: ase converts the numbers of {kind} files to eV and Angstrom; leave out "
+            "--energy-unit, --force-unit and --stress-unit"
+        )
 
 
 def _frames(files: list[Path], reader: AtomsReader) -> Iterator[Frames | Skipped]:
@@ -109,13 +124,23 @@ def _database(name: str, kind: str) -> Iterator[Atoms]:
             yield atoms
 
 
+def _absolute(path: Path) -> str:
+    """Return a name that is none of ase's special ones (postgresql://, FILE@INDEX)."""
+    return str(path.absolute())
+
+
+def _kind(path: Path) -> str:
+    """Return ase's name of a file's format."""
+    from ase.io.formats import filetype  # noqa: PLC0415
+
+    return "db" if path.suffix == ".db" else str(filetype(_absolute(path)))
+
+
 def _structures(path: Path) -> Iterator[Atoms]:
     from ase.io import iread  # noqa: PLC0415
-    from ase.io.formats import filetype, open_with_compression  # noqa: PLC0415
+    from ase.io.formats import open_with_compression  # noqa: PLC0415
 
-    # An absolute name is none of ase's special ones (postgresql://, FILE@INDEX).
-    name = str(path.absolute())
-    kind = "db" if path.suffix == ".db" else filetype(name)
+    name, kind = _absolute(path), _kind(path)
     if kind in {"db", "json"}:
         yield from _database(name, kind)
         return
