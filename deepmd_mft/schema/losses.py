@@ -100,12 +100,12 @@ def loss_mft_property() -> list[Argument]:
             "mape: mean absolute relative error, `|label - output| / |label + 1e-3|`, in the "
             "unit of the label.",
         ),
-        Argument(
+        at_least(
             "beta",
             [float, int],
-            optional=True,
-            default=1.0,
-            doc="Where smooth_mae turns from quadratic to linear, in units of the scale.",
+            0,
+            1.0,
+            "Where smooth_mae turns from quadratic to linear, in units of the scale.",
         ),
         choice(
             "reduction",
@@ -152,12 +152,12 @@ def loss_mft_classification() -> list[Argument]:
     return [
         property_name(several=False, loss=True),
         num_classes(loss=True),
-        Argument(
+        at_least(
             "class_weights",
             list[float],
-            optional=True,
-            default=None,
-            doc="Weight of each class in the loss; all 1 if left out.",
+            0,
+            None,
+            "Weight of each class in the loss; all 1 if left out.",
         ),
         _missing_labels(),
         regularizers(),

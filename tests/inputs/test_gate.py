@@ -133,6 +133,24 @@ def test_parts_that_do_not_fit(check, edit, message):
 
 
 @pytest.mark.parametrize(
+    ("loss", "message"),
+    [
+        ({"type": "mft_property", "beta": -1.0}, "`beta` .* must be at least 0"),
+        (
+            {"type": "mft_classification", "class_weights": [-1.0, 1.0]},
+            "`class_weights` .* must be at least 0",
+        ),
+    ],
+)
+def test_numbers_below_zero(check, loss, message):
+    config = single_input()
+    config["loss"] = loss
+    config["model"]["fitting_net"] = {"type": loss["type"], "property_name": "gap"}
+    with pytest.raises(UserError, match=message):
+        check(config)
+
+
+@pytest.mark.parametrize(
     ("edit", "message"),
     [
         (lambda net: net.pop("property_name"), "property_name"),

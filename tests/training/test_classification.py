@@ -49,6 +49,20 @@ def test_missing_labels_do_not_count():
     torch.testing.assert_close(got, loss(known, model, {"is_metal": labels[:2]}, 9)[1])
 
 
+def test_a_batch_of_a_class_without_weight_has_no_loss():
+    loss = MFTClassificationLoss("is_metal", class_weights=[0.0, 2.0])
+    model = build_head(NETS["two_classes"])
+    coord, atype, _ = frame()
+    inputs = {"coord": coord, "atype": atype, "box": None}
+    found = {}
+    for label in (0.0, 1.0):
+        labels = {"is_metal": torch.tensor([[label]])}
+        value = found[label] = loss(inputs, model, labels, 9)[1]
+        value.backward()
+    assert float(found[0.0]) == 0
+    assert float(found[1.0]) > 0
+
+
 def test_a_label_that_is_no_class_is_named():
     inputs, labels = batch([0, 3])
     with pytest.raises(UserError, match="label 3 is no class"):

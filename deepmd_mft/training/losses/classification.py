@@ -113,10 +113,9 @@ class MFTClassificationLoss(LabelLoss):
         known = ~labels.isnan()
         logits = class_logits(pool(batch.prediction[self.property_name]))
         logits, classes = logits[known[:, 0]], self._class_numbers(labels[known])
-        weights = None
-        if self.class_weights is not None:
-            weights = torch.tensor(self.class_weights, dtype=logits.dtype, device=logits.device)
-        loss = F.cross_entropy(logits, classes, weight=weights) if len(classes) else logits.sum()
+        weights = logits.new_tensor(self.class_weights or [1.0] * self.num_classes)
+        counts = bool(weights[classes].any())  # the mean over frames without weight is NaN
+        loss = F.cross_entropy(logits, classes, weight=weights) if counts else 0.0 * logits.sum()
         shown = logits.detach()
         columns = {name: class_metric(shown, classes, name) for name in self.metric}
         yield Term(f"property {self.property_name}", loss, 1.0, columns)
