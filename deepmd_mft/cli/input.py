@@ -184,6 +184,7 @@ def run(args: argparse.Namespace) -> int:
     from deepmd_mft.files.staging import check_file, staged_file  # noqa: PLC0415
     from deepmd_mft.inputs.filling import fill  # noqa: PLC0415
     from deepmd_mft.inputs.narrowing import Narrowed, narrow  # noqa: PLC0415
+    from deepmd_mft.inputs.paths import moved, with_paths  # noqa: PLC0415
 
     filling = read_filling(args, args.train, args.valid)
     data = [*args.train, *args.valid, *filling.auxiliary_data]
@@ -194,6 +195,9 @@ def run(args: argparse.Namespace) -> int:
         template = json.loads(source.read_text())
     except (OSError, ValueError) as error:
         raise UserError(f"{source} cannot be read as JSON ({error})") from None
+    old, new = (path.absolute().parent for path in (source, args.out))
+    if old != new:
+        template = with_paths(template, moved(old, new))
     with staged_file(args.out, read, overwrite=args.overwrite) as partial:
         found = Narrowed(fill(template, filling, args.out), checkpoint)
         if not args.no_tighten:

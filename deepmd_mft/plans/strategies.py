@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +12,10 @@ from deepmd_mft.errors import UserError
 from deepmd_mft.files.checksums import file_checksum
 from deepmd_mft.files.shipped import find_template
 from deepmd_mft.inputs.branches import flat, read_input
+from deepmd_mft.inputs.paths import absolute_in, with_paths
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
 #: Sizes of neighbour lists, which leave the network as it is.
 _LISTS = {"e_sel", "a_sel", "sel", "sel_reduce_factor"}
@@ -82,7 +82,7 @@ def read_strategies(
         config = read_input(path)
         heads = [one.get("finetune_head") for one in branches_of(config["model"]).values()]
         found[name] = Strategy(
-            name, path, with_paths(config, _absolute(path.absolute().parent)), any(heads)
+            name, path, with_paths(config, absolute_in(path.absolute().parent)), any(heads)
         )
     finetuned = [one for one in found.values() if one.finetunes]
     if checkpoint is None and finetuned:
@@ -137,37 +137,6 @@ def _split(text: str) -> tuple[str, Path]:
             "letters, digits, dots, - and _, as in --template ft=FILE"
         )
     return name, find_template(Path(path))
-
-
-def _absolute(base: Path) -> Callable[[str], str]:
-    """Return what makes paths of an input in ``base`` absolute; what is not there stays."""
-
-    def convert(path: str) -> str:
-        file = path.rpartition(":")[0]  # of FILE:BRANCH
-        there = (base / path).exists() or (file and (base / file).is_file())
-        return str(base / path) if there else path
-
-    return convert
-
-
-def relative_to(base: Path) -> Callable[[str], str]:
-    """Return what makes absolute paths relative to a folder."""
-    return lambda path: os.path.relpath(path, base) if Path(path).is_absolute() else path
-
-
-def with_paths(part: Any, convert: Callable[[str], str]) -> Any:
-    """Return JSON whose paths of data and of reference checkpoints are converted."""
-    if isinstance(part, list):
-        return [with_paths(one, convert) for one in part]
-    if not isinstance(part, dict):
-        return part
-    found = {key: with_paths(value, convert) for key, value in part.items()}
-    for key in ("systems", "reference"):
-        if isinstance(found.get(key), str):
-            found[key] = convert(found[key])
-        elif isinstance(found.get(key), list):
-            found[key] = [convert(one) for one in found[key]]
-    return found
 
 
 def with_seed(config: dict[str, Any], seed: int) -> dict[str, Any]:

@@ -19,9 +19,10 @@ from deepmd_mft.files.staging import atomic_file
 from deepmd_mft.files.versions import package_versions
 from deepmd_mft.inputs.branches import flat, main_ones, read_branches
 from deepmd_mft.inputs.filling import fill
+from deepmd_mft.inputs.paths import relative_to, with_paths
 from deepmd_mft.inputs.pretrained import Pretrained
 from deepmd_mft.plans.scripts import makefile, report_script, run_script
-from deepmd_mft.plans.strategies import Strategy, relative_to, unlike, with_paths, with_seed
+from deepmd_mft.plans.strategies import Strategy, unlike, with_seed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -56,6 +56,25 @@ def test_a_label_that_is_called_as_an_array_of_atoms_begins(fill, tmp_path):
     assert config["model"]["fitting_net"]["property_name"] == "atomization"
 
 
+def test_paths_of_an_input_in_another_folder(tmp_path):
+    """They lead to the same data; what is not there, or absolute, stays."""
+    config = single_input()
+    write_system(tmp_path / "one" / "data", nframes=N, gap=GAP)
+    training = config["training"]
+    training["training_data"]["systems"] = ["data", "none", str(DATA / "train")]
+    training["validation_data"]["systems"] = "data"
+    (tmp_path / "one" / "input.json").write_text(json.dumps(config))
+    out = tmp_path / "two" / "deep" / "input.json"
+    out.parent.mkdir(parents=True)
+    words = ["input", str(tmp_path / "one" / "input.json"), "-o", str(out), "--no-tighten"]
+    assert main(words) == 0
+    found = json.loads(out.read_text())["training"]
+    assert found["training_data"]["systems"] == [
+        *("../../one/data", "none", str(DATA / "train")),
+    ]
+    assert found["validation_data"]["systems"] == "../../one/data"
+
+
 def test_a_label_that_one_system_lacks_is_none(fill, tmp_path):
     write_system(tmp_path / "set" / "1", nframes=N, gap=GAP, dG=GAP)
     write_system(tmp_path / "set" / "2", nframes=N, dG=GAP)
