@@ -265,11 +265,12 @@ def fetch(remote: RemoteFile, folder: Path, *, progress: bool = True) -> str:
 
 
 def _finish(remote: RemoteFile, part: Path, target: Path) -> str:
-    if remote.size is not None and part.stat().st_size != remote.size:
-        raise UserError(
-            f"{part} has {part.stat().st_size:,} bytes of {remote.size:,}; call dp-mft fetch "
-            "again to continue"
-        )
+    size = part.stat().st_size
+    if remote.size is not None and size != remote.size:
+        advice = "call dp-mft fetch again to continue"
+        if size > remote.size:
+            advice = "it is another file: remove it and call dp-mft fetch again"
+        raise UserError(f"{part} has {size:,} bytes of {remote.size:,}; {advice}")
     verdict = _verify(remote, part)
     part.rename(target)
     return verdict

@@ -90,6 +90,12 @@ def test_server_without_ranges(tmp_path, server):
     assert (tmp_path / "data.bin").read_bytes() == CONTENT
 
 
+def test_a_part_of_another_file(tmp_path, server):
+    (tmp_path / "data.bin.part").write_bytes(b"x" * (SIZE + 1))
+    with pytest.raises(UserError, match="it is another file: remove it"):
+        fetch(remote(f"{server}/whole"), tmp_path, progress=False)
+
+
 def test_wrong_checksum(tmp_path, server):
     with pytest.raises(UserError, match=r"sha256 .* is not the published one, 0000"):
         fetch(remote(f"{server}/whole", "sha256:0000"), tmp_path, progress=False)

@@ -9,6 +9,7 @@ import pytest
 
 from deepmd_mft.cli import main
 from deepmd_mft.data.electrons import smiles_charge
+from deepmd_mft.data.readers.smiles import geometry
 from deepmd_mft.structures.structure_set import StructureSet
 
 pytest.importorskip("rdkit")
@@ -117,3 +118,12 @@ def test_charges_as_rdkit_counts_them(smiles, charge):
     from rdkit import Chem
 
     assert smiles_charge(smiles) == charge == Chem.GetFormalCharge(Chem.MolFromSmiles(smiles))
+
+
+@pytest.mark.parametrize("smiles", ["CC(=O) OC", "C\nC", "CCO ethanol"])
+def test_nothing_behind_white_space_is_dropped(smiles):
+    assert "white space in the SMILES" in geometry(smiles)
+
+
+def test_the_extension_of_a_smiles_is_read():
+    assert len(geometry("CCO |$a;b;c$|").numbers) == 9

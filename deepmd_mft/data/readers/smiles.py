@@ -114,6 +114,9 @@ def geometry(smiles: str) -> Geometry | str:
     RDLogger.DisableLog("rdApp.*")
     if not smiles:
         return "RDKit cannot parse the SMILES: it is empty"
+    _, *more = smiles.split(maxsplit=1)
+    if more and not more[0].startswith("|"):  # |...| is ChemAxon's extension
+        return "white space in the SMILES, behind which RDKit reads nothing"
     try:
         molecule = Chem.MolFromSmiles(smiles)
         if molecule is None or not molecule.GetNumAtoms():
