@@ -282,7 +282,7 @@ def learning_curves(runs: list[Run], unit: str) -> list[Drawing]:
     found = []
     table = _curves(runs, forces=False)
     if table is not None:
-        words = _of_curve(str(table["column"].iloc[0]), unit)
+        words = _of_curve(str(table["column"].iloc[0]), unit, intensive=runs[0].intensive)
         name = ("learning_property", "Learning curve: property branch")
         found.append(_curve_figure(runs, table, name, ("steps of the property branch", words)))
     table = _curves(runs, forces=True)
@@ -297,9 +297,10 @@ def learning_curves(runs: list[Run], unit: str) -> list[Drawing]:
 CURVES = ("rmse", "mae", "cross_entropy", "accuracy")
 
 
-def _of_curve(column: str, unit: str) -> str:
+def _of_curve(column: str, unit: str, *, intensive: bool) -> str:
+    """Say what a column is; of a property that is not intensive losses are per atom."""
     if column.startswith(("rmse", "mae")):
-        return f"validation error ({unit})"
+        return f"validation error ({unit}{'' if intensive else ' per atom'})"
     return f"validation {column.partition('_val')[0].replace('_', ' ')}"
 
 
@@ -314,7 +315,9 @@ def _curves(runs: list[Run], *, forces: bool) -> pd.DataFrame | None:
             ]
             columns = {"rmse_f": others[0]} if others else {}
         else:
-            columns = {n: f"{n}_val{own}" for n in CURVES if f"{n}_val{own}" in run.curve}
+            # a head of several properties, or whose labels may be missing, says which it is
+            ends = (f"_{run.property_name}_val{own}", f"_val{own}")
+            columns = {n: n + end for n in CURVES for end in ends if n + end in run.curve}
         if columns and np.isfinite(run.share):
             shown.append((run, columns))
     common = [name for name in ("rmse_f", *CURVES) if all(name in found for _, found in shown)]
