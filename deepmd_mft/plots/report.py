@@ -150,7 +150,7 @@ def errors(runs: list[Run], table: pd.DataFrame, unit: str) -> Drawing:
                 for number, (_, row) in enumerate(rows.iterrows()):
                     x = middle + 0.7 * width * ((number + 0.5) / len(rows) - 0.5)
                     value, low, high = (row[f"{metric}{end}"] for end in ("", "_low", "_high"))
-                    spread = [[value - low], [high - value]]
+                    spread = np.maximum(0, [[value - low], [high - value]])  # rounding
                     axes.errorbar(
                         x,
                         value,

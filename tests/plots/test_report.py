@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from deepmd_mft.plots.report import _curves, _of_curve
+from deepmd_mft.plots.report import _curves, _of_curve, errors
 
 
 @pytest.mark.parametrize(
@@ -42,3 +42,11 @@ def test_the_unit_of_a_sum_is_per_atom():
     assert _of_curve("rmse_val", "Hartree", intensive=False).endswith("(Hartree per atom)")
     assert _of_curve("mae_val", "Hartree", intensive=True).endswith("(Hartree)")
     assert _of_curve("accuracy_val", "classes", intensive=True) == "validation accuracy"
+
+
+def test_an_interval_that_rounding_puts_beside_its_value():
+    """Of structures with equal errors; matplotlib draws no negative bars."""
+    run = SimpleNamespace(strategy="ft", classes=False)
+    above = np.nextafter(1.0, 2.0)
+    row = {"strategy": "ft", "test": "id_test", "rmse": 1.0, "rmse_low": above, "rmse_high": above}
+    assert errors([run], pd.DataFrame([row]), "eV").images["light"]
