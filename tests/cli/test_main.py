@@ -52,6 +52,8 @@ DESTRUCTOR = """
 import os, signal, sys, time, types
 from deepmd_mft.cli import main
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
+
 class Cleaning:
     def __del__(self):
         os.kill(os.getpid(), int(sys.argv[1]))

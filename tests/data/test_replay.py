@@ -102,7 +102,7 @@ def test_an_interrupted_run_goes_on(checkpoint, tmp_path, xyz, monkeypatch):
 
 def test_a_table_of_smiles_and_a_set_in_one_pool(checkpoint, tmp_path):
     table = tmp_path / "pool.csv"
-    table.write_text("name,SMILES\na,CCO\nb,C[NH2+]C\nc,not a molecule\nd,CC(=O)C\n")
+    table.write_text("name,SMILES\na,CCO\nb,C[NH2+]C\nc,not-a-molecule\nd,CC(=O)C\n")
     out = tmp_path / "aux"
     words = ["replay", str(checkpoint), str(table), str(DATA / "train"), "-o", str(out), *XTB]
     assert main([*words, "--valid", "0.05"]) == 0

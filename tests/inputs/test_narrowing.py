@@ -93,6 +93,7 @@ def test_lists_for_all_sets_of_the_split(fill, split, tmp_path, monkeypatch, cap
     assert "e_sel 1200 -> " in told
     assert "in train, ood_test, val;" in told
     # the whole training data holds, and a regulariser may name either checkpoint
+    config["model"]["finetune_head"] = "RANDOM"
     config["loss"]["regularizers"] = [
         {"type": "l2_sp", "weight": 1.0, "reference": str(checkpoint)}
     ]

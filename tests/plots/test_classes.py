@@ -52,6 +52,8 @@ def curve(name, branch="", **columns):
         folder=SimpleNamespace(name=name),
         strategy="ft",
         branch=branch,
+        property_name="metal",
+        intensive=True,
         share=1.0,
         curve=pd.DataFrame({"step": [1, 2], **columns}),
     )
