@@ -14,9 +14,10 @@ from deepmd_mft.cli import main
 from tests.helpers.dp import DATA, ROOT
 
 STUDY = ROOT / "examples" / "study"
-#: One that has learned the cheap labels, and one that has not.
+#: Two that have learned the cheap labels, and one that has not.
 CHECKPOINTS = [
-    ROOT / "examples" / name / "pretrained" / "model.pt" for name in ("broad", "qm9_gap")
+    ROOT / "examples" / name / "model.pt"
+    for name in ("broad/pretrained", "broad/larger", "qm9_gap/pretrained")
 ]
 LABELS = ("gap", "homo", "lumo", "mu", "r2", "alpha")
 
@@ -58,7 +59,7 @@ def sets(tmp_path_factory):
         ("ft-long", "r2"),
     ],
 )
-@pytest.mark.parametrize("checkpoint", CHECKPOINTS, ids=["broad", "embedded"])
+@pytest.mark.parametrize("checkpoint", CHECKPOINTS, ids=["broad", "larger", "embedded"])
 def test_inputs_pass_the_check(
     tmp_path, monkeypatch, capsys, study, sets, name, target, checkpoint
 ):
